@@ -1,0 +1,13 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! What a person or a CI log sees: failures with hints, secrets, the event stream, the printer.
+
+mod events;
+mod report;
+mod secret;
+
+pub use events::{Event, Events, Stage, Stream};
+pub use report::{Failure, Kind, Outcome};
+pub use secret::Secret;

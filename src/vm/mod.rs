@@ -1,0 +1,13 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! The virtual machine as a build sees it, whoever emulates the devices.
+
+mod driver;
+#[cfg(target_os = "linux")]
+pub mod hv;
+
+pub use driver::{
+    Driver, Exit, Firmware, Forward, Machine, MachineEvent, MachineSpec, MachineStats, VncEndpoint,
+};
