@@ -8,6 +8,6 @@ mod events;
 mod report;
 mod secret;
 
-pub use events::{Event, Events, Stage, Stream};
+pub use events::{Event, Events, Split, Stage, Stream};
 pub use report::{Failure, Kind, Outcome};
 pub use secret::Secret;

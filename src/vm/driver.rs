@@ -155,6 +155,9 @@ pub trait Machine: Send + Sync {
     /// Counters.
     async fn stats(&self) -> Outcome<MachineStats>;
 
+    /// Lets the machine run on when this handle is dropped.
+    fn detach(&self);
+
     /// Ends the run at once.
     async fn kill(&self) -> Outcome<()>;
 }

@@ -1,0 +1,316 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! The story of one build.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::broken::{self, Broken, Settled};
+use super::cache::Installations;
+use super::context::Context;
+use super::identity::Identity;
+use super::journal::Journal;
+use super::ledger::{Account, Ledger};
+use super::on_error::OnError;
+use super::output::Output;
+use super::provision::Stopped;
+use super::{disk, finish, install, key, provision, seal};
+use crate::guest::HostKeys;
+use crate::media::{self, Medium};
+use crate::store;
+use crate::target::{Assets, Resolved};
+use crate::ui::{Event, Events, Failure, LogFiles, Outcome, Split, Stage};
+use crate::vm::Driver;
+
+/// A disk is expected to be filled to this fraction (one n-th) at most while it is built.
+const DISK_FILL: u64 = 4;
+
+/// Everything that decides one build.
+pub struct Request {
+    /// The target, resolved.
+    pub target: Resolved,
+    /// Its files.
+    pub assets: Arc<dyn Assets>,
+    /// Who runs the machine.
+    pub driver: Arc<dyn Driver>,
+    /// One line that says which driver and why.
+    pub hypervisor: String,
+    /// Output directory.
+    pub output: PathBuf,
+    /// Replace an existing output.
+    pub force: bool,
+    /// What to do when a step fails.
+    pub on_error: OnError,
+    /// Use a cached installation when there is one.
+    pub use_cache: bool,
+    /// The first stage that must run whatever the cache holds; a later one than
+    /// [`Stage::Install`] insists on a cached installation.
+    pub from: Option<Stage>,
+    /// Where media and installations are cached, and how media are fetched.
+    pub fetch: media::FetchOptions,
+    /// Where the build says what happens.
+    pub events: Events,
+    /// Cancelled by the first Ctrl-C.
+    pub token: CancellationToken,
+}
+
+/// What a build made.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Output directory.
+    pub output: PathBuf,
+    /// Artefacts in it.
+    pub files: Vec<PathBuf>,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// Where the time went.
+    pub split: Split,
+}
+
+/// Builds one image.
+///
+/// # Errors
+/// Any failure, with evidence kept beside the output directory; the host is as it was before.
+pub async fn build(request: Request) -> Outcome<Report> {
+    let started = Instant::now();
+    let output = Output::plan(&request.output, request.force)?;
+    let mut journal = Journal::open(&request.target.name, output.finished())?;
+    journal.will_make_dir(&output.scratch())?;
+    let scratch = output.open_scratch()?;
+    let run_dir = journal.make_run_dir()?;
+    let logs = LogFiles::open(&scratch)?;
+    let events = logs.tee(&request.events);
+    let context = context(&request, events, scratch, run_dir, journal.id());
+    context.events.emit(Event::BuildStarted {
+        id: context.id.clone(),
+        hypervisor: request.hypervisor.clone(),
+    });
+    let (context, result) = stages(context, &request).await;
+    match result {
+        Ok(finished) => succeed(&context, &finished, &output, journal, started),
+        Err(problem) => Err(fail(&context, problem, &output, journal)),
+    }
+}
+
+fn succeed(
+    context: &Context,
+    finished: &Finished,
+    output: &Output,
+    journal: Journal,
+    started: Instant,
+) -> Outcome<Report> {
+    let seconds = started.elapsed().as_secs_f64();
+    let split = context.ledger.split();
+    let directory = output.finished().to_owned();
+    context.events.emit(Event::BuildDone {
+        output: directory.display().to_string(),
+        seconds,
+        split,
+    });
+    output.publish()?;
+    journal.close(&context.events)?;
+    let moved = |file: &PathBuf| match file.strip_prefix(&context.scratch) {
+        Ok(relative) => directory.join(relative),
+        Err(_) => file.clone(),
+    };
+    let files = finished.files.iter().map(moved).collect();
+    Ok(Report { output: directory, files, seconds, split })
+}
+
+/// Undoes everything; what explains the failure stays.
+fn fail(context: &Context, problem: Failure, output: &Output, journal: Journal) -> Failure {
+    context.events.emit(Event::BuildFailed { error: problem.to_string() });
+    let problem = problem.within(&context.target.name);
+    if context.kept.load(Ordering::Relaxed) {
+        return problem;
+    }
+    let kept = output.keep_evidence();
+    let undone = journal.close(&context.events);
+    let problem = match kept {
+        Ok(Some(evidence)) => problem.fact("kept", evidence.display()),
+        Ok(None) => problem,
+        Err(second) => problem.fact("evidence", second.summary()),
+    };
+    match undone {
+        Ok(()) => problem,
+        Err(second) => problem
+            .fact("cleanup", second.summary())
+            .hint("`imgforge clean` finishes what could not be undone"),
+    }
+}
+
+fn context(
+    request: &Request,
+    events: Events,
+    scratch: PathBuf,
+    run_dir: PathBuf,
+    id: &str,
+) -> Context {
+    Context {
+        id: id.to_owned(),
+        target: request.target.clone(),
+        assets: Arc::clone(&request.assets),
+        driver: Arc::clone(&request.driver),
+        events,
+        token: request.token.clone(),
+        ledger: Ledger::new(),
+        identity: Identity::default(),
+        scratch,
+        run_dir,
+        shots: AtomicUsize::new(0),
+        kept: AtomicBool::new(false),
+    }
+}
+
+async fn stages(mut context: Context, request: &Request) -> (Context, Outcome<Finished>) {
+    let result = run_stages(&mut context, request).await;
+    (context, result)
+}
+
+struct Finished {
+    files: Vec<PathBuf>,
+}
+
+async fn run_stages(context: &mut Context, request: &Request) -> Outcome<Finished> {
+    let medium = media_stage(context, request).await?;
+    let host_keys = HostKeys::default();
+    install_stage(context, request, &medium).await?;
+    let guest = boot_stage(context, request, &host_keys).await?;
+    if let Err(stopped) = provision_stage(context, request, &guest).await {
+        let problem = stopped.problem.within(Stage::Provision.name());
+        let broken = Broken::with(problem, guest.machine);
+        return Err(broken::conclude(context, stopped.decision, broken).await);
+    }
+    let sealing = seal::run(context, guest.machine.as_ref(), &guest.session);
+    if let Err(problem) = stage(context, Stage::Seal, sealing).await {
+        let decision = request.on_error.decide(&problem);
+        let broken = Broken::with(context.with_evidence(problem, Some(&guest.screen)), guest.machine);
+        return Err(broken::conclude(context, decision, broken).await);
+    }
+    drop(guest);
+    let export = finish::run(context);
+    let (files, _) = stage_with(context, Stage::Export, export, |(_, note)| note.clone()).await?;
+    Ok(Finished { files })
+}
+
+async fn media_stage(context: &Context, request: &Request) -> Outcome<Medium> {
+    context.ledger.switch(Account::Transfer);
+    let fetch = media::fetch(&context.target.media, &request.fetch, &context.events, &context.token);
+    let medium = stage_with(context, Stage::Media, fetch, |medium| {
+        format!("{} MB  {}", medium.bytes / 1_000_000, medium.label)
+    })
+    .await?;
+    context.ledger.switch(Account::Own);
+    Ok(medium)
+}
+
+async fn install_stage(context: &mut Context, request: &Request, medium: &Medium) -> Outcome<()> {
+    let key = key::install(context, &medium.sha256)?;
+    let installations = Installations::new(&request.fetch.cache_dir);
+    let wanted = request.use_cache && request.from.is_none_or(|from| from > Stage::Install);
+    if wanted && let Some((identity, disk)) = installations.find(&context.target.name, &key)? {
+        context.identity = identity;
+        let copy = async { store::copy_sparse(&disk, &context.disk()).map(|()| "cached".to_owned()) };
+        return stage(context, Stage::Install, copy).await;
+    }
+    if request.from.is_some_and(|from| from > Stage::Install) {
+        return Err(Failure::input("there is no cached installation to start from")
+            .fact("key", &key)
+            .hint("leave out `--from`: the first build installs and keeps the result"));
+    }
+    let bytes = context.target.machine.disk_mib * 1024 * 1024;
+    store::check_space(&context.scratch, bytes / DISK_FILL)?;
+    disk::create(context)?;
+    install_with_retries(context, request, medium).await?;
+    if request.use_cache {
+        installations.keep(context, &key)?;
+    }
+    Ok(())
+}
+
+async fn install_with_retries(
+    context: &Context,
+    request: &Request,
+    medium: &Medium,
+) -> Outcome<()> {
+    let start = Instant::now();
+    context.check_cancelled()?;
+    context.events.emit(Event::StageStarted { stage: Stage::Install });
+    loop {
+        let broken = match install::run(context, medium).await {
+            Ok(note) => {
+                done(context, Stage::Install, start, note);
+                return Ok(());
+            }
+            Err(broken) => broken.within(Stage::Install.name()),
+        };
+        match broken::settle(context, request.on_error, broken).await {
+            Settled::Retry => disk::recreate(context)?,
+            Settled::Failed(problem) => return Err(problem),
+        }
+    }
+}
+
+/// Boots the installed system; the provision stage's time begins here.
+async fn boot_stage(
+    context: &Context,
+    request: &Request,
+    host_keys: &HostKeys,
+) -> Outcome<provision::Guest> {
+    context.check_cancelled()?;
+    context.events.emit(Event::StageStarted { stage: Stage::Provision });
+    loop {
+        let broken = match provision::boot(context, host_keys).await {
+            Ok(guest) => return Ok(guest),
+            Err(broken) => broken.within(Stage::Provision.name()),
+        };
+        match broken::settle(context, request.on_error, broken).await {
+            Settled::Retry => {}
+            Settled::Failed(problem) => return Err(problem),
+        }
+    }
+}
+
+async fn provision_stage(
+    context: &Context,
+    request: &Request,
+    guest: &provision::Guest,
+) -> Result<(), Stopped> {
+    let start = Instant::now();
+    let note = provision::run(context, guest, request.on_error).await?;
+    done(context, Stage::Provision, start, note);
+    Ok(())
+}
+
+fn done(context: &Context, stage: Stage, start: Instant, note: String) {
+    let seconds = start.elapsed().as_secs_f64();
+    context.events.emit(Event::StageDone { stage, seconds, note });
+}
+
+async fn stage(
+    context: &Context,
+    stage: Stage,
+    work: impl Future<Output = Outcome<String>>,
+) -> Outcome<()> {
+    stage_with(context, stage, work, Clone::clone).await.map(drop)
+}
+
+async fn stage_with<T>(
+    context: &Context,
+    stage: Stage,
+    work: impl Future<Output = Outcome<T>>,
+    note: impl FnOnce(&T) -> String,
+) -> Outcome<T> {
+    context.check_cancelled()?;
+    let start = Instant::now();
+    context.events.emit(Event::StageStarted { stage });
+    let result = work.await.map_err(|problem| problem.within(stage.name()))?;
+    done(context, stage, start, note(&result));
+    Ok(result)
+}

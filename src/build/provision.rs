@@ -1,0 +1,155 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! The provision stage: the installed system boots from its own disk, with empty firmware
+//! variables as in production, and the target's steps run in it.
+
+use std::time::Instant;
+
+use super::broken::Broken;
+use super::context::Context;
+use super::ledger::Account;
+use super::on_error::{Decision, OnError};
+use crate::console::Screen;
+use crate::guest::{self, HostKeys, Login, Provisioner, Session};
+use crate::target::{Step, template};
+use crate::ui::{Event, Failure, Kind, Outcome};
+use crate::vm::{Forward, Machine};
+
+/// The running installed system, logged in.
+pub(crate) struct Guest {
+    pub(crate) machine: Box<dyn Machine>,
+    pub(crate) screen: Screen,
+    pub(crate) session: Session,
+}
+
+/// Boots the installed system and logs in.
+pub(crate) async fn boot(context: &Context, host_keys: &HostKeys) -> Result<Guest, Broken> {
+    let mut spec = context.machine("system");
+    spec.forwards = vec![Forward { guest_port: context.target.ssh.port }];
+    let machine = context.driver.start(spec).await?;
+    context.events.emit(Event::Machine { what: "started from its own disk".into() });
+    context.ledger.switch(Account::Guest);
+    let screen = match Screen::connect(&machine.vnc(), context.token.clone()).await {
+        Ok(screen) => screen,
+        Err(problem) => return Err(Broken::with(problem, machine)),
+    };
+    let logged_in = log_in(context, machine.as_ref(), host_keys).await;
+    context.ledger.switch(Account::Own);
+    match logged_in {
+        Ok(session) => {
+            context.screenshot(&screen, "first login");
+            Ok(Guest { machine, screen, session })
+        }
+        Err(problem) if problem.kind() == Kind::Interrupted => Err(Broken::with(problem, machine)),
+        Err(problem) => Err(Broken::with(context.with_evidence(problem, Some(&screen)), machine)),
+    }
+}
+
+async fn log_in(
+    context: &Context,
+    machine: &dyn Machine,
+    host_keys: &HostKeys,
+) -> Outcome<Session> {
+    let ssh = &context.target.ssh;
+    let address = machine.forwarded(ssh.port).ok_or_else(|| {
+        Failure::build("the driver forwards no port to the guest's SSH")
+            .fact("port", ssh.port)
+    })?;
+    let login = Login {
+        username: ssh.username.clone(),
+        key: context.identity.key.clone(),
+        password: Some(context.identity.password.text().clone()),
+    };
+    let deadline = Instant::now() + ssh.timeout;
+    let died = || machine.exited().map(|exit| super::install::describe(&exit));
+    let (session, delay) = guest::connect(
+        address,
+        &login,
+        host_keys,
+        deadline,
+        died,
+        &context.events,
+        &context.token,
+    )
+    .await?;
+    context.ledger.own_delay(Account::Guest, delay);
+    Ok(session)
+}
+
+/// A step that failed for good, and what the user wants done about it.
+pub(crate) struct Stopped {
+    pub(crate) problem: Failure,
+    pub(crate) decision: Decision,
+}
+
+impl From<Failure> for Stopped {
+    fn from(problem: Failure) -> Self {
+        Self { problem, decision: Decision::Abort }
+    }
+}
+
+/// Runs the target's steps in order.
+pub(crate) async fn run(
+    context: &Context,
+    guest: &Guest,
+    on_error: OnError,
+) -> Result<String, Stopped> {
+    let mut provisioner = provisioner(context, guest);
+    let mut notes = Vec::new();
+    for step in &context.target.provision {
+        context.check_cancelled()?;
+        let note = one_step(context, guest, &mut provisioner, step, on_error).await?;
+        if !note.is_empty() {
+            notes.push(note);
+        }
+    }
+    Ok(notes.join(", "))
+}
+
+async fn one_step(
+    context: &Context,
+    guest: &Guest,
+    provisioner: &mut Provisioner,
+    step: &Step,
+    on_error: OnError,
+) -> Result<String, Stopped> {
+    loop {
+        context.ledger.switch(Account::Guest);
+        let result = provisioner.run(step).await;
+        context.ledger.switch(Account::Own);
+        let problem = match result {
+            Ok(report) => return Ok(report.note),
+            Err(problem) if problem.kind() == Kind::Interrupted => return Err(problem.into()),
+            Err(problem) => problem.within(&step.name),
+        };
+        let problem = match guest.machine.exited() {
+            Some(exit) => problem.fact("machine", super::install::describe(&exit)),
+            None => problem,
+        };
+        let problem = context.with_evidence(problem, Some(&guest.screen));
+        match on_error.decide(&problem) {
+            Decision::Retry if guest.machine.exited().is_none() => {
+                context.events.note(format!("trying `{}` again", step.name));
+            }
+            decision => return Err(Stopped { problem, decision }),
+        }
+    }
+}
+
+fn provisioner(context: &Context, guest: &Guest) -> Provisioner {
+    let values = super::install::late(context, None);
+    let target = context.target.clone();
+    Provisioner::new(
+        guest.session.clone(),
+        context.assets.clone(),
+        context.events.clone(),
+        context.token.clone(),
+    )
+    .run_dir(&context.run_dir)
+    .identity(&context.identity.key)
+    .secrets(context.identity.secrets())
+    .name(&context.target.name, context.driver.name())
+    .expand(move |place, text| template::render(place, text, &values, &target))
+}
