@@ -3,3 +3,6 @@
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
 //! What a person would do at the guest's screen and keyboard.
+
+pub mod boot_command;
+pub mod keysym;
