@@ -6,3 +6,4 @@
 
 pub mod boot_command;
 pub mod keysym;
+pub mod lint;

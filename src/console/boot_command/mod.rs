@@ -15,6 +15,7 @@ mod parse;
 mod tests;
 
 pub use event::KeyEvent;
+pub(super) use parse::position;
 pub use parse::{ParseError, parse};
 
 use std::ops::Range;
@@ -133,7 +134,7 @@ pub fn typing_time(events: &[KeyEvent], interval: Duration) -> Duration {
     })
 }
 
-fn push_key(events: &mut Vec<KeyEvent>, keysym: u32, stroke: Stroke, shift: bool) {
+pub(super) fn push_key(events: &mut Vec<KeyEvent>, keysym: u32, stroke: Stroke, shift: bool) {
     if shift && stroke != Stroke::Release {
         events.push(KeyEvent::Down(keysym::LEFT_SHIFT));
     }
