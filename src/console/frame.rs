@@ -14,6 +14,10 @@ const BYTES: usize = 4;
 /// A change no larger than this (a double-width character cell) may be a cursor.
 const CURSOR: (u16, u16) = (16, 32);
 
+/// QEMU's notice that the guest has not set up its display: the screen's size, and the rows of
+/// pixels within which its one line of text stands.
+const NOTICE: ((u16, u16), (u16, u16)) = ((640, 480), (224, 240));
+
 /// A part of the screen in pixels. The right and lower edges are not part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Area {
@@ -125,24 +129,32 @@ impl Frame {
         (u64::from(crc32fast::hash(&self.pixels)) << 32) | size
     }
 
-    /// All of one colour, a cursor aside.
+    /// Shows nothing of the guest's: all of one colour, a cursor aside, or QEMU's notice that the
+    /// display is not in use yet.
     pub(super) fn is_blank(&self) -> bool {
         let Some(background) = self.pixels.last_chunk::<BYTES>() else { return true };
         let width = usize::from(self.width);
+        let (notice_size, (notice_top, notice_bottom)) = NOTICE;
+        let may_be_notice = self.size() == notice_size && background == &[0; BYTES];
         let mut odd: Option<Area> = None;
         for (y, row) in (0_u16..).zip(self.pixels.chunks_exact(width * BYTES)) {
-            for (x, pixel) in (0_u16..).zip(row.chunks_exact(BYTES)) {
-                if pixel != background {
-                    let here = Area { left: x, top: y, right: x + 1, bottom: y + 1 };
-                    let sum = odd.map_or(here, |sum| sum.join(here));
-                    if !sum.is_cursor_sized() {
-                        return false;
-                    }
-                    odd = Some(sum);
-                }
+            let Some((first, last)) = unlike(row, background) else { continue };
+            let here = Area { left: first, top: y, right: last + 1, bottom: y + 1 };
+            let sum = odd.map_or(here, |sum| sum.join(here));
+            let in_notice = sum.top >= notice_top && sum.bottom <= notice_bottom;
+            if !sum.is_cursor_sized() && !(may_be_notice && in_notice) {
+                return false;
             }
+            odd = Some(sum);
         }
         true
+    }
+
+    /// Whether a pixel is other than black.
+    #[cfg(test)]
+    pub(super) fn is_lit(&self, x: usize, y: usize) -> bool {
+        let start = (y * usize::from(self.width) + x) * BYTES;
+        self.pixels.get(start..start + BYTES).is_some_and(|pixel| pixel != [0; BYTES])
     }
 
     /// The picture as PNG.
@@ -186,11 +198,18 @@ fn difference(old: &[u8], new: &[u8]) -> Option<(u16, u16)> {
     if old == new {
         return None;
     }
-    let differs = |(a, b): (&[u8], &[u8])| a != b;
-    let pairs = || old.chunks_exact(BYTES).zip(new.chunks_exact(BYTES));
-    let first = pairs().position(differs)?;
-    let last = pairs().rposition(differs)?;
-    Some((u16::try_from(first).ok()?, u16::try_from(last).ok()?))
+    let mut pairs = old.chunks_exact(BYTES).zip(new.chunks_exact(BYTES));
+    ends(pairs.clone().position(|(a, b)| a != b), pairs.rposition(|(a, b)| a != b))
+}
+
+/// First and last pixel of a row that has another colour than the background.
+fn unlike(row: &[u8], background: &[u8; BYTES]) -> Option<(u16, u16)> {
+    let mut pixels = row.chunks_exact(BYTES);
+    ends(pixels.clone().position(|p| p != background), pixels.rposition(|p| p != background))
+}
+
+fn ends(first: Option<usize>, last: Option<usize>) -> Option<(u16, u16)> {
+    Some((u16::try_from(first?).ok()?, u16::try_from(last?).ok()?))
 }
 
 #[cfg(test)]
@@ -248,6 +267,18 @@ mod tests {
         assert!(frame.is_blank());
         frame.draw(area(50, 0, 59, 16), vec![7; 9 * 16 * 4]).unwrap();
         assert!(!frame.is_blank());
+    }
+
+    #[test]
+    fn qemus_notice_is_blank_but_other_lines_of_text_are_not() {
+        let mut frame = painted(640, 480);
+        frame.draw(area(144, 224, 496, 240), vec![7; 352 * 16 * 4]).unwrap();
+        assert!(frame.is_blank());
+        frame.draw(area(0, 0, 9, 16), vec![7; 9 * 16 * 4]).unwrap();
+        assert!(!frame.is_blank());
+        let mut higher = painted(640, 480);
+        higher.draw(area(144, 223, 496, 239), vec![7; 352 * 16 * 4]).unwrap();
+        assert!(!higher.is_blank());
     }
 
     #[test]

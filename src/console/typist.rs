@@ -171,3 +171,137 @@ impl Typist<'_> {
 fn interrupted() -> Failure {
     Failure::interrupted("interrupted while typing the boot command")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::boot_command::parse;
+    use super::*;
+
+    /// Notes keys; cancels or breaks after a number of them.
+    #[derive(Default)]
+    struct Paper {
+        keys: Mutex<Vec<(u32, bool)>>,
+        cancel_after: Option<(usize, CancellationToken)>,
+        break_after: Option<usize>,
+        broken: CancellationToken,
+    }
+
+    #[async_trait]
+    impl Keyboard for Paper {
+        async fn key(&self, keysym: u32, down: bool) -> Outcome<()> {
+            let mut keys = self.keys.lock().unwrap();
+            keys.push((keysym, down));
+            if let Some((count, stop)) = &self.cancel_after
+                && keys.len() == *count
+            {
+                stop.cancel();
+            }
+            if self.break_after == Some(keys.len()) {
+                return Err(Failure::build("the key broke"));
+            }
+            Ok(())
+        }
+
+        async fn flush(&self) -> Outcome<()> {
+            Ok(())
+        }
+
+        async fn lost(&self) -> Failure {
+            self.broken.cancelled().await;
+            Failure::build("the cable is cut")
+        }
+    }
+
+    impl Paper {
+        fn held(&self) -> Vec<u32> {
+            let mut held = Vec::new();
+            for (keysym, down) in self.keys.lock().unwrap().iter() {
+                held.retain(|key| key != keysym);
+                if *down {
+                    held.push(*keysym);
+                }
+            }
+            held
+        }
+    }
+
+    async fn typed(
+        paper: &Paper,
+        text: &str,
+        interval: u64,
+        stop: &CancellationToken,
+    ) -> Outcome<TypingReport> {
+        let events = parse(text).unwrap().expand();
+        let interval = Duration::from_millis(interval);
+        type_events(paper, &events, interval, &Events::silent(), stop).await
+    }
+
+    #[tokio::test]
+    async fn paces_keys_and_accounts_for_waits() {
+        let paper = Paper::default();
+        let report = typed(&paper, "aB<wait200ms>c", 10, &CancellationToken::new()).await.unwrap();
+        let keys: Vec<u32> = paper.keys.lock().unwrap().iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, [0x61, 0x61, 0xffe1, 0x42, 0x42, 0xffe1, 0x63, 0x63]);
+        assert_eq!((report.keys, report.released), (8, vec![]));
+        assert!((200..400).contains(&report.waiting.as_millis()), "{:?}", report.waiting);
+        assert!((80..300).contains(&report.typing.as_millis()), "{:?}", report.typing);
+    }
+
+    #[tokio::test]
+    async fn lets_go_of_what_the_command_left_held() {
+        let paper = Paper::default();
+        let text = "<leftCtrlOn><leftAltOn>c";
+        let report = typed(&paper, text, 0, &CancellationToken::new()).await.unwrap();
+        assert_eq!(report.released, [0xffe9, 0xffe3]);
+        assert_eq!(paper.held(), Vec::<u32>::new());
+    }
+
+    #[tokio::test]
+    async fn a_cancel_is_immediate_and_lets_go() {
+        let stop = CancellationToken::new();
+        let paper = Paper { cancel_after: Some((2, stop.clone())), ..Paper::default() };
+        let start = Instant::now();
+        let failure = typed(&paper, "<leftCtrlOn>X<wait1h>", 60_000, &stop);
+        let cancel = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stop.cancel();
+        };
+        let (failure, ()) = tokio::join!(failure, cancel);
+        assert_eq!(failure.unwrap_err().kind().exit_code(), 130);
+        assert!(start.elapsed() < Duration::from_secs(1));
+        assert_eq!(paper.held(), Vec::<u32>::new());
+        assert!(!paper.keys.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_error_stops_typing_and_lets_go() {
+        let paper = Paper { break_after: Some(3), ..Paper::default() };
+        let failure =
+            typed(&paper, "<leftCtrlOn>abc", 0, &CancellationToken::new()).await.unwrap_err();
+        assert!(failure.to_string().contains("the key broke"), "{failure}");
+        assert!(failure.to_string().contains("2 of 7 events"), "{failure}");
+        assert_eq!(paper.held(), Vec::<u32>::new());
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_ends_a_long_wait() {
+        let paper = Paper::default();
+        paper.broken.cancel();
+        let failure = typed(&paper, "<wait1h>", 0, &CancellationToken::new()).await.unwrap_err();
+        assert!(failure.to_string().contains("the cable is cut"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn progress_is_said_seldom_and_at_the_end() {
+        let (says, said) = Events::recorded();
+        let events = parse(&"x".repeat(500)).unwrap().expand();
+        let stop = CancellationToken::new();
+        type_events(&Paper::default(), &events, Duration::ZERO, &says, &stop).await.unwrap();
+        let said = said.lock().unwrap();
+        assert!((2..20).contains(&said.len()), "{}", said.len());
+        assert_eq!(said.last(), Some(&Event::Typing { index: 1000, count: 1000 }));
+    }
+}

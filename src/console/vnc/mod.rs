@@ -137,7 +137,8 @@ impl Screen {
         self.status.borrow().last_move
     }
 
-    /// All of one colour, a cursor aside; also before the first picture.
+    /// Shows nothing of the guest's: all of one colour, a cursor aside, or QEMU's notice that the
+    /// guest does not use the display yet; also before the first picture.
     pub fn is_blank(&self) -> bool {
         self.shared.frame().is_blank()
     }

@@ -12,7 +12,9 @@ use crate::ui::{Failure, Outcome};
 
 impl Screen {
     /// Waits until the screen shows something and has not moved for `quiet`, and returns how long
-    /// that took. A cursor that blinks in its place does not count as movement.
+    /// that took. What changes in place within one character cell does not count as movement: a
+    /// blinking cursor, the digit of a menu's countdown, and also a spinner. A blank screen and
+    /// QEMU's notice that the guest has no display yet are not something.
     ///
     /// Time before the call counts: a screen at rest returns at once. QEMU looks at an idle
     /// guest's screen only every three seconds, so a shorter `quiet` may end early there.
