@@ -3,3 +3,14 @@
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
 //! What a person would do at the guest's screen and keyboard.
+
+pub mod boot_command;
+mod frame;
+pub mod keysym;
+pub mod lint;
+mod screenshot;
+mod typist;
+mod vnc;
+
+pub use typist::{Keyboard, TypingReport, type_events};
+pub use vnc::Screen;
