@@ -78,12 +78,12 @@ impl Context {
     }
 
     /// Saves what the screen shows now; a screen that cannot be saved is only a warning.
-    pub(crate) fn screenshot(&self, screen: &Screen, reason: &str) -> Option<PathBuf> {
+    pub(crate) async fn screenshot(&self, screen: &Screen, reason: &str) -> Option<PathBuf> {
         let number = self.shots.fetch_add(1, Ordering::Relaxed) + 1;
         let slug: String =
             reason.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let path = self.scratch.join("screenshots").join(format!("{number:02}-{slug}.png"));
-        match screen.save_png(&path) {
+        match screen.save_png(&path).await {
             Ok(()) => {
                 let text = path.display().to_string();
                 self.events.emit(Event::Screenshot { path: text, reason: reason.to_owned() });
@@ -97,8 +97,8 @@ impl Context {
     }
 
     /// Adds the last screen and the end of the serial log to a failure.
-    pub(crate) fn with_evidence(&self, problem: Failure, screen: Option<&Screen>) -> Failure {
-        let shot = screen.and_then(|screen| self.screenshot(screen, "failure"));
+    pub(crate) async fn with_evidence(&self, problem: Failure, screen: &Screen) -> Failure {
+        let shot = self.screenshot(screen, "failure").await;
         let problem = match shot {
             Some(path) => problem.fact("screen", self.as_kept(&path).display()),
             None => problem,

@@ -41,7 +41,7 @@ async fn attempts(context: &Context, medium: &Medium, server: &Server) -> Result
         let problem = match one_attempt(context, machine.as_ref(), &screen, server, attempt).await {
             Ok(Step::Installed(note)) => return Ok(note),
             Ok(Step::NeverAsked) if attempt < TYPING_ATTEMPTS => {
-                context.screenshot(&screen, "answer file never asked for");
+                context.screenshot(&screen, "answer file never asked for").await;
                 machine.kill().await?;
                 context.events.warn(format!(
                     "the guest did not ask for its answer file: typing again, slower \
@@ -58,7 +58,7 @@ async fn attempts(context: &Context, medium: &Medium, server: &Server) -> Result
             }
             Err(problem) => problem.fact("http", requests_in_words(server)),
         };
-        return Err(Broken::with(context.with_evidence(problem, Some(&screen)), machine));
+        return Err(Broken::with(context.with_evidence(problem, &screen).await, machine));
     }
 }
 
@@ -75,14 +75,14 @@ async fn one_attempt(
     attempt: u32,
 ) -> Outcome<Step> {
     boot_wait(context, machine, attempt).await?;
-    context.screenshot(screen, "before typing");
+    context.screenshot(screen, "before typing").await;
     type_command(context, screen, server, attempt).await?;
-    context.screenshot(screen, "after typing");
+    context.screenshot(screen, "after typing").await;
     context.ledger.switch(Account::Guest);
     if !answer_fetched(context, machine, server).await? {
         return Ok(Step::NeverAsked);
     }
-    context.screenshot(screen, "answer file fetched");
+    context.screenshot(screen, "answer file fetched").await;
     let install = &context.target.install;
     let what = match install.end {
         InstallEnd::Reboot => "the installer's reboot",
@@ -90,7 +90,7 @@ async fn one_attempt(
     };
     let watch = Watch { what, timeout: install.timeout, stall: install.stall_timeout };
     let exit = watch::until_exit(context, machine, screen, Some(server), &watch).await?;
-    context.screenshot(screen, "end of installation");
+    context.screenshot(screen, "end of installation").await;
     context.ledger.switch(Account::Own);
     expect_end(install.end, &exit)?;
     machine.wait_exit().await?;
@@ -135,7 +135,7 @@ async fn type_command(
         Failure::input("the boot command cannot be typed").because(error).fact("field", "boot.command")
     })?;
     let interval = boot.key_interval * attempt.pow(2);
-    console::type_events(screen, &command.events(), interval, &context.events, &context.token).await?;
+    console::type_events(screen, &command.expand(), interval, &context.events, &context.token).await?;
     Ok(())
 }
 

@@ -190,7 +190,7 @@ async fn run_stages(context: &mut Context, request: &Request) -> Outcome<Finishe
     let sealing = seal::run(context, guest.machine.as_ref(), &guest.session);
     if let Err(problem) = stage(context, Stage::Seal, sealing).await {
         let decision = request.on_error.decide(&problem);
-        let broken = Broken::with(context.with_evidence(problem, Some(&guest.screen)), guest.machine);
+        let broken = Broken::with(context.with_evidence(problem, &guest.screen).await, guest.machine);
         return Err(broken::conclude(context, decision, broken).await);
     }
     drop(guest);

@@ -39,11 +39,11 @@ pub(crate) async fn boot(context: &Context, host_keys: &HostKeys) -> Result<Gues
     context.ledger.switch(Account::Own);
     match logged_in {
         Ok(session) => {
-            context.screenshot(&screen, "first login");
+            context.screenshot(&screen, "first login").await;
             Ok(Guest { machine, screen, session })
         }
         Err(problem) if problem.kind() == Kind::Interrupted => Err(Broken::with(problem, machine)),
-        Err(problem) => Err(Broken::with(context.with_evidence(problem, Some(&screen)), machine)),
+        Err(problem) => Err(Broken::with(context.with_evidence(problem, &screen).await, machine)),
     }
 }
 
@@ -128,7 +128,7 @@ async fn one_step(
             Some(exit) => problem.fact("machine", super::install::describe(&exit)),
             None => problem,
         };
-        let problem = context.with_evidence(problem, Some(&guest.screen));
+        let problem = context.with_evidence(problem, &guest.screen).await;
         match on_error.decide(&problem) {
             Decision::Retry if guest.machine.exited().is_none() => {
                 context.events.note(format!("trying `{}` again", step.name));

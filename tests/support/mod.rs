@@ -6,6 +6,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 pub mod disk;
+pub mod metadata;
 pub mod triton;
 
 pub use disk::Disk;
