@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
+use super::journal::Journal;
 use super::ledger::Ledger;
 use super::serial;
 use crate::console::Screen;
 use crate::target::{Assets, Resolved};
 use crate::ui::{Event, Events, Failure, Outcome};
-use crate::vm::{Driver, MachineSpec};
+use crate::vm::{Driver, Machine, MachineSpec};
 
 /// Lines of the serial log shown with a failure.
 const SERIAL_LINES: usize = 20;
@@ -29,10 +30,13 @@ pub(crate) struct Context {
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) events: Events,
     pub(crate) token: CancellationToken,
+    pub(crate) journal: Journal,
     pub(crate) ledger: Ledger,
     pub(crate) identity: Identity,
     /// Scratch directory that becomes the output.
     pub(crate) scratch: PathBuf,
+    /// Where logs and screenshots go when the build fails.
+    pub(crate) evidence: PathBuf,
     /// Private directory for sockets and keys; short path, mode 0700.
     pub(crate) run_dir: PathBuf,
     /// Screenshots taken so far.
@@ -66,6 +70,21 @@ impl Context {
             scratch_disk: true,
             stop_at_reset: false,
             extra_args: settings.qemu_args.clone(),
+        }
+    }
+
+    /// Starts a machine, recorded in the journal before and after.
+    pub(crate) async fn start(&self, spec: MachineSpec) -> Outcome<Box<dyn Machine>> {
+        let entry = self.journal.will_start(self.driver.program())?;
+        match self.driver.start(spec).await {
+            Ok(machine) => {
+                self.journal.started(entry, machine.pid())?;
+                Ok(machine)
+            }
+            Err(problem) => {
+                self.journal.done(entry)?;
+                Err(problem)
+            }
         }
     }
 
@@ -111,9 +130,9 @@ impl Context {
 
     /// Where a file of the scratch directory will be once the failure has been reported.
     fn as_kept(&self, path: &Path) -> PathBuf {
-        let Ok(relative) = path.strip_prefix(&self.scratch) else { return path.to_owned() };
-        let mut kept = self.scratch.clone();
-        kept.set_extension("failed");
-        kept.join(relative)
+        match path.strip_prefix(&self.scratch) {
+            Ok(relative) => self.evidence.join(relative),
+            Err(_) => path.to_owned(),
+        }
     }
 }

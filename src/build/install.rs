@@ -102,7 +102,7 @@ async fn start(context: &Context, medium: &Medium) -> Outcome<Box<dyn Machine>> 
     let mut spec = context.machine("install");
     spec.cdrom = Some(medium.path.clone());
     spec.stop_at_reset = true;
-    let machine = context.driver.start(spec).await?;
+    let machine = context.start(spec).await?;
     context.events.emit(Event::Machine { what: "started with the installer's medium".into() });
     Ok(machine)
 }

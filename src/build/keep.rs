@@ -34,6 +34,7 @@ pub(crate) fn keep(context: &Context, machine: Box<dyn Machine>) -> Outcome<Vec<
     }
     hints.push(format!("serial log: {}", context.serial_log().display()));
     hints.push("end it and remove what it holds: `imgforge clean`".into());
+    context.journal.keep("the user asked to keep the machine after a failure")?;
     machine.detach();
     context.kept.store(true, Ordering::Relaxed);
     Ok(hints)

@@ -8,12 +8,14 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use super::journal::{Entry, Journal};
 use crate::ui::{Failure, Outcome};
 
 /// Names of a build's directories.
 #[derive(Debug, Clone)]
 pub struct Output {
     finished: PathBuf,
+    scratch: PathBuf,
 }
 
 impl Output {
@@ -25,7 +27,7 @@ impl Output {
             return Err(Failure::input("the output directory needs a name of its own")
                 .fact("path", finished.display()));
         }
-        let output = Self { finished: absolute(finished)? };
+        let output = Self { finished: absolute(finished)?, scratch: PathBuf::new() };
         if !force && output.finished.symlink_metadata().is_ok() {
             return Err(Failure::input("the output directory exists already")
                 .fact("path", output.finished.display())
@@ -62,8 +64,14 @@ impl Output {
     }
 
     /// Where the build works.
-    pub fn scratch(&self) -> PathBuf {
-        self.with_suffix(".partial")
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// Makes the scratch directory beside the output, recorded in the journal first.
+    pub fn open_scratch(&mut self, journal: &Journal) -> Outcome<Entry> {
+        self.scratch = journal.scratch(&self.finished)?;
+        journal.make_dir(&self.scratch)
     }
 
     /// Where the logs and screenshots of a failed build are kept.
@@ -77,14 +85,6 @@ impl Output {
         self.finished.with_file_name(name)
     }
 
-    /// Makes the scratch directory, empty.
-    pub fn open_scratch(&self) -> Outcome<PathBuf> {
-        let scratch = self.scratch();
-        remove_tree(&scratch)?;
-        fs::create_dir(&scratch).map_err(|error| failure("cannot create", &scratch, error))?;
-        Ok(scratch)
-    }
-
     /// Turns scratch into the output in one rename; an old output goes only then.
     pub fn publish(&self) -> Outcome<()> {
         let old = self.with_suffix(".old");
@@ -93,7 +93,7 @@ impl Output {
         if replaces {
             rename(&self.finished, &old)?;
         }
-        if let Err(problem) = rename(&self.scratch(), &self.finished) {
+        if let Err(problem) = rename(&self.scratch, &self.finished) {
             if replaces {
                 rename(&old, &self.finished)?;
             }
@@ -106,7 +106,7 @@ impl Output {
     /// Moves logs and screenshots of scratch to the evidence directory; returns it when there
     /// was anything to keep. Disks are not evidence.
     pub fn keep_evidence(&self) -> Outcome<Option<PathBuf>> {
-        let (scratch, evidence) = (self.scratch(), self.evidence());
+        let (scratch, evidence) = (&self.scratch, self.evidence());
         if !scratch.is_dir() {
             return Ok(None);
         }
@@ -117,7 +117,6 @@ impl Output {
                 rename(&scratch.join(name), &evidence.join(name))?;
             }
         }
-        remove_tree(&scratch)?;
         Ok(Some(evidence))
     }
 }
@@ -148,6 +147,21 @@ fn failure(what: &str, path: &Path, error: io::Error) -> Failure {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::build::StateDirs;
+    use crate::ui::Events;
+
+    fn journal(dir: &Path) -> Journal {
+        Journal::create(&StateDirs::at(dir.join("state"), dir.join("run")), "test").unwrap()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
 
     #[test]
     fn an_existing_output_is_refused_and_kept_until_the_new_one_is_complete() {
@@ -157,25 +171,31 @@ mod tests {
         fs::write(finished.join("old"), "old").unwrap();
         assert!(Output::plan(&finished, false).unwrap_err().summary().contains("exists"));
 
-        let output = Output::plan(&finished, true).unwrap();
-        let scratch = output.open_scratch().unwrap();
-        fs::write(scratch.join("new"), "new").unwrap();
+        let mut output = Output::plan(&finished, true).unwrap();
+        let journal = journal(dir.path());
+        let entry = output.open_scratch(&journal).unwrap();
+        fs::write(output.scratch().join("new"), "new").unwrap();
         assert!(finished.join("old").exists());
         output.publish().unwrap();
+        journal.done(entry).unwrap();
+        journal.undo(&Events::silent());
         assert!(finished.join("new").exists() && !finished.join("old").exists());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(names(dir.path()), ["out", "run", "state"]);
     }
 
     #[test]
     fn a_failed_build_leaves_its_evidence_and_no_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let output = Output::plan(&dir.path().join("out"), false).unwrap();
-        let scratch = output.open_scratch().unwrap();
+        let mut output = Output::plan(&dir.path().join("out"), false).unwrap();
+        let journal = journal(dir.path());
+        let _entry = output.open_scratch(&journal).unwrap();
+        let scratch = output.scratch().to_owned();
         fs::write(scratch.join("disk.raw"), "x").unwrap();
         fs::write(scratch.join("serial.log"), "x").unwrap();
         fs::create_dir(scratch.join("screenshots")).unwrap();
         let kept = output.keep_evidence().unwrap().unwrap();
         assert!(kept.join("serial.log").exists() && !kept.join("disk.raw").exists());
+        journal.undo(&Events::silent());
         assert!(!scratch.exists() && !output.finished().exists());
     }
 

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
-
 use super::broken::{self, Broken, Settled};
 use super::cache::Installations;
 use super::context::Context;
 use super::identity::Identity;
-use super::journal::Journal;
+use super::cancel::Cancel;
+use super::journal::{Entry, Journal};
 use super::ledger::{Account, Ledger};
 use super::on_error::OnError;
 use super::output::Output;
 use super::provision::Stopped;
+use super::state::{StateDirs, TargetLock};
 use super::{disk, finish, install, key, provision, seal};
 use crate::guest::HostKeys;
 use crate::media::{self, Medium};
@@ -56,8 +56,10 @@ pub struct Request {
     pub fetch: media::FetchOptions,
     /// Where the build says what happens.
     pub events: Events,
-    /// Cancelled by the first Ctrl-C.
-    pub token: CancellationToken,
+    /// Where journals and run directories live.
+    pub dirs: StateDirs,
+    /// Signals: the first cancels in order, the second at once.
+    pub cancel: Cancel,
 }
 
 /// What a build made.
@@ -79,30 +81,74 @@ pub struct Report {
 /// Any failure, with evidence kept beside the output directory; the host is as it was before.
 pub async fn build(request: Request) -> Outcome<Report> {
     let started = Instant::now();
-    let output = Output::plan(&request.output, request.force)?;
-    let mut journal = Journal::open(&request.target.name, output.finished())?;
-    journal.will_make_dir(&output.scratch())?;
-    let scratch = output.open_scratch()?;
-    let run_dir = journal.make_run_dir()?;
-    let logs = LogFiles::open(&scratch)?;
-    let events = logs.tee(&request.events);
-    let context = context(&request, events, scratch, run_dir, journal.id());
+    let mut output = Output::plan(&request.output, request.force)?;
+    let _lock = TargetLock::acquire(&request.dirs, &request.target.name, output.finished())?;
+    let journal = Journal::create(&request.dirs, &request.target.name)?;
+    request.cancel.watch(&journal);
+    let result = journaled(&request, &mut output, &journal, started).await;
+    request.cancel.forget(&journal);
+    result
+}
+
+/// The build with its journal open; closes it whatever happens, unless the user keeps things.
+async fn journaled(
+    request: &Request,
+    output: &mut Output,
+    journal: &Journal,
+    started: Instant,
+) -> Outcome<Report> {
+    let prepared = output
+        .open_scratch(journal)
+        .and_then(|entry| Ok((entry, LogFiles::open(output.scratch())?)));
+    let (entry, logs) = match prepared {
+        Ok(prepared) => prepared,
+        Err(problem) => {
+            journal.undo(&request.events);
+            return Err(problem.within(&request.target.name));
+        }
+    };
+    let context = context(request, logs.tee(&request.events), output, journal)?;
     context.events.emit(Event::BuildStarted {
         id: context.id.clone(),
         hypervisor: request.hypervisor.clone(),
     });
-    let (context, result) = stages(context, &request).await;
-    match result {
-        Ok(finished) => succeed(&context, &finished, &output, journal, started),
-        Err(problem) => Err(fail(&context, problem, &output, journal)),
-    }
+    let (context, result) = stages(context, request).await;
+    let result = match result {
+        Ok(finished) => succeed(&context, &finished, output, entry, started),
+        Err(problem) => Err(problem),
+    };
+    result.map_err(|problem| fail(&context, problem, output))
+}
+
+fn context(
+    request: &Request,
+    events: Events,
+    output: &Output,
+    journal: &Journal,
+) -> Outcome<Context> {
+    Ok(Context {
+        id: journal.id().to_owned(),
+        target: request.target.clone(),
+        assets: Arc::clone(&request.assets),
+        driver: Arc::clone(&request.driver),
+        events,
+        token: request.cancel.token(),
+        journal: journal.clone(),
+        ledger: Ledger::new(),
+        identity: Identity::generate()?,
+        scratch: output.scratch().to_owned(),
+        evidence: output.evidence(),
+        run_dir: journal.run_dir().to_owned(),
+        shots: AtomicUsize::new(0),
+        kept: AtomicBool::new(false),
+    })
 }
 
 fn succeed(
     context: &Context,
     finished: &Finished,
     output: &Output,
-    journal: Journal,
+    entry: Entry,
     started: Instant,
 ) -> Outcome<Report> {
     let seconds = started.elapsed().as_secs_f64();
@@ -114,7 +160,8 @@ fn succeed(
         split,
     });
     output.publish()?;
-    journal.close(&context.events)?;
+    context.journal.done(entry)?;
+    context.journal.undo(&context.events);
     let moved = |file: &PathBuf| match file.strip_prefix(&context.scratch) {
         Ok(relative) => directory.join(relative),
         Err(_) => file.clone(),
@@ -124,48 +171,19 @@ fn succeed(
 }
 
 /// Undoes everything; what explains the failure stays.
-fn fail(context: &Context, problem: Failure, output: &Output, journal: Journal) -> Failure {
-    context.events.emit(Event::BuildFailed { error: problem.to_string() });
+fn fail(context: &Context, problem: Failure, output: &Output) -> Failure {
     let problem = problem.within(&context.target.name);
+    context.events.emit(Event::BuildFailed { error: problem.to_string() });
     if context.kept.load(Ordering::Relaxed) {
         return problem;
     }
-    let kept = output.keep_evidence();
-    let undone = journal.close(&context.events);
-    let problem = match kept {
+    let problem = match output.keep_evidence() {
         Ok(Some(evidence)) => problem.fact("kept", evidence.display()),
         Ok(None) => problem,
         Err(second) => problem.fact("evidence", second.summary()),
     };
-    match undone {
-        Ok(()) => problem,
-        Err(second) => problem
-            .fact("cleanup", second.summary())
-            .hint("`imgforge clean` finishes what could not be undone"),
-    }
-}
-
-fn context(
-    request: &Request,
-    events: Events,
-    scratch: PathBuf,
-    run_dir: PathBuf,
-    id: &str,
-) -> Context {
-    Context {
-        id: id.to_owned(),
-        target: request.target.clone(),
-        assets: Arc::clone(&request.assets),
-        driver: Arc::clone(&request.driver),
-        events,
-        token: request.token.clone(),
-        ledger: Ledger::new(),
-        identity: Identity::default(),
-        scratch,
-        run_dir,
-        shots: AtomicUsize::new(0),
-        kept: AtomicBool::new(false),
-    }
+    context.journal.undo(&context.events);
+    problem
 }
 
 async fn stages(mut context: Context, request: &Request) -> (Context, Outcome<Finished>) {

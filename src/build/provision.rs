@@ -28,7 +28,7 @@ pub(crate) struct Guest {
 pub(crate) async fn boot(context: &Context, host_keys: &HostKeys) -> Result<Guest, Broken> {
     let mut spec = context.machine("system");
     spec.forwards = vec![Forward { guest_port: context.target.ssh.port }];
-    let machine = context.driver.start(spec).await?;
+    let machine = context.start(spec).await?;
     context.events.emit(Event::Machine { what: "started from its own disk".into() });
     context.ledger.switch(Account::Guest);
     let screen = match Screen::connect(&machine.vnc(), context.token.clone()).await {

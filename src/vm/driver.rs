@@ -114,6 +114,9 @@ pub trait Driver: Send + Sync {
     /// `qemu`, `kvm` or `bhyve`.
     fn name(&self) -> &'static str;
 
+    /// The program that becomes the monitor process, for the journal.
+    fn program(&self) -> &str;
+
     /// The address at which the guest reaches services bound to [`Driver::host_address`].
     fn guest_view_of_host(&self) -> std::net::IpAddr;
 
