@@ -3,3 +3,26 @@
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
 //! Inside the guest: SSH and the provisioners.
+//!
+//! A build makes a key pair and a password ([`BuildKey`], [`random_password`]), waits for the
+//! login ([`connect`]) and gets a [`Session`]: commands with streamed output, files and trees
+//! into the guest, and coming back after a restart. What ends a wait early is a [`Lifeline`].
+
+mod attempt;
+mod command;
+mod hostkeys;
+mod keys;
+mod lifeline;
+mod lines;
+mod received;
+mod session;
+mod wait;
+
+pub use attempt::Login;
+pub use command::{Command, Ended};
+pub use hostkeys::HostKeys;
+pub use keys::{BuildKey, crypt_sha512, random_password};
+pub use lifeline::Lifeline;
+pub use lines::Mask;
+pub use session::{Captured, Return, Session};
+pub use wait::{Patience, Wait, connect};
