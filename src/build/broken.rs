@@ -4,6 +4,8 @@
 
 //! A stage that failed while its machine may still run, and what becomes of the two.
 
+use std::sync::Arc;
+
 use super::context::Context;
 use super::keep;
 use super::on_error::{Decision, OnError};
@@ -13,7 +15,7 @@ use crate::vm::Machine;
 /// A failure together with the machine it happened in.
 pub(crate) struct Broken {
     pub(crate) problem: Failure,
-    pub(crate) machine: Option<Box<dyn Machine>>,
+    pub(crate) machine: Option<Arc<dyn Machine>>,
 }
 
 impl From<Failure> for Broken {
@@ -23,7 +25,7 @@ impl From<Failure> for Broken {
 }
 
 impl Broken {
-    pub(crate) fn with(problem: Failure, machine: Box<dyn Machine>) -> Self {
+    pub(crate) fn with(problem: Failure, machine: Arc<dyn Machine>) -> Self {
         Self { problem, machine: Some(machine) }
     }
 
@@ -69,14 +71,14 @@ pub(crate) async fn conclude(context: &Context, decision: Decision, broken: Brok
     }
 }
 
-async fn stop(machine: Option<Box<dyn Machine>>) {
+async fn stop(machine: Option<Arc<dyn Machine>>) {
     if let Some(machine) = machine.filter(|machine| machine.exited().is_none()) {
         // Given up anyway: a monitor that does not answer is killed by the drop.
         let _ = machine.kill().await;
     }
 }
 
-fn leave(context: &Context, problem: Failure, machine: Box<dyn Machine>) -> Failure {
+fn leave(context: &Context, problem: Failure, machine: Arc<dyn Machine>) -> Failure {
     match keep::keep(context, machine) {
         Ok(hints) => hints.into_iter().fold(problem, Failure::hint),
         Err(second) => problem.fact("keep", second.summary()),

@@ -13,7 +13,8 @@ use super::identity::Identity;
 use crate::store;
 use crate::ui::{Failure, Outcome};
 
-const DISK: &str = "disk.raw";
+/// Name of the disk in an entry; the store adds `.raw`.
+const DISK: &str = "disk";
 /// Digits of the key in a directory's name.
 const SHORT: usize = 16;
 
@@ -35,10 +36,11 @@ impl Installations {
     /// The credentials and the disk of a finished installation, when there is one.
     pub(crate) fn find(&self, target: &str, key: &str) -> Outcome<Option<(Identity, PathBuf)>> {
         let entry = self.entry(target, key);
-        if !entry.join(DISK).is_file() {
+        let disk = disk_of(&entry);
+        if !disk.is_file() {
             return Ok(None);
         }
-        Ok(Some((Identity::load(&entry)?, entry.join(DISK))))
+        Ok(Some((Identity::load(&entry)?, disk)))
     }
 
     /// Keeps the disk of a finished installation, in place of the target's older ones.
@@ -53,7 +55,7 @@ impl Installations {
             .prefix(".new-")
             .tempdir_in(&parent)
             .map_err(|error| problem("cannot write to the cache", &parent, error))?;
-        store::copy_sparse(&context.disk(), &fresh.path().join(DISK))?;
+        store::FileStore::open(fresh.path())?.freeze(&context.disk(), DISK)?;
         context.identity.save(fresh.path())?;
         let fresh = fresh.keep();
         fs::rename(&fresh, &entry).map_err(|error| problem("cannot rename", &fresh, error))
@@ -64,7 +66,7 @@ impl Installations {
         let targets = entries(&self.root);
         let all = targets.iter().flat_map(|target| entries(target));
         all.map(|entry| {
-            let bytes = store::allocated(&entry.join(DISK)).unwrap_or(0);
+            let bytes = store::allocated(&disk_of(&entry)).unwrap_or(0);
             (entry, bytes)
         })
         .collect()
@@ -74,6 +76,10 @@ impl Installations {
     pub fn clear(&self) -> Outcome<()> {
         if self.root.exists() { remove(&self.root) } else { Ok(()) }
     }
+}
+
+fn disk_of(entry: &Path) -> PathBuf {
+    entry.join(format!("{DISK}.raw"))
 }
 
 fn create_private(path: &Path) -> Outcome<()> {

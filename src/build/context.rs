@@ -41,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) run_dir: PathBuf,
     /// Screenshots taken so far.
     pub(crate) shots: AtomicUsize,
+    /// The user may want a machine to be left running.
+    pub(crate) may_keep: bool,
     /// The machine was left running for the user.
     pub(crate) kept: AtomicBool,
 }
@@ -69,17 +71,18 @@ impl Context {
             forwards: Vec::new(),
             scratch_disk: true,
             stop_at_reset: false,
+            may_outlive_us: false,
             extra_args: settings.qemu_args.clone(),
         }
     }
 
     /// Starts a machine, recorded in the journal before and after.
-    pub(crate) async fn start(&self, spec: MachineSpec) -> Outcome<Box<dyn Machine>> {
+    pub(crate) async fn start(&self, spec: MachineSpec) -> Outcome<Arc<dyn Machine>> {
         let entry = self.journal.will_start(self.driver.program())?;
         match self.driver.start(spec).await {
             Ok(machine) => {
                 self.journal.started(entry, machine.pid())?;
-                Ok(machine)
+                Ok(Arc::from(machine))
             }
             Err(problem) => {
                 self.journal.done(entry)?;

@@ -8,12 +8,18 @@ use std::fs;
 use std::path::Path;
 
 use super::context::Context;
-use crate::store;
+use crate::store::FileStore;
 use crate::ui::{Failure, Outcome};
 
 /// Makes the empty disk.
 pub(crate) fn create(context: &Context) -> Outcome<()> {
-    store::create(&context.disk(), context.target.machine.disk_mib * 1024 * 1024)
+    let bytes = context.target.machine.disk_mib * 1024 * 1024;
+    FileStore::open(&context.scratch)?.create(&context.target.name, bytes).map(drop)
+}
+
+/// Makes the disk a copy of a frozen one.
+pub(crate) fn clone_from(context: &Context, frozen: &Path) -> Outcome<()> {
+    FileStore::open(&context.scratch)?.clone_disk(frozen, &context.target.name).map(drop)
 }
 
 /// Makes the disk empty again, for another attempt.

@@ -5,6 +5,7 @@
 //! The install stage: the distributor's installer writes the disk, untouched by human hands.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::broken::Broken;
@@ -98,10 +99,11 @@ async fn one_attempt(
     Ok(Step::Installed(format!("{asked} requests answered")))
 }
 
-async fn start(context: &Context, medium: &Medium) -> Outcome<Box<dyn Machine>> {
+async fn start(context: &Context, medium: &Medium) -> Outcome<Arc<dyn Machine>> {
     let mut spec = context.machine("install");
     spec.cdrom = Some(medium.path.clone());
     spec.stop_at_reset = true;
+    spec.may_outlive_us = context.may_keep;
     let machine = context.start(spec).await?;
     context.events.emit(Event::Machine { what: "started with the installer's medium".into() });
     Ok(machine)
@@ -217,7 +219,7 @@ pub(crate) fn late(context: &Context, server: Option<&Server>) -> Late {
         http_port: server.map_or(0, |server| server.addr().port()),
         name: context.target.name.clone(),
         ssh_public_key: context.identity.key.public_line().to_owned(),
-        root_password_hash: context.identity.password.hash().to_owned(),
+        root_password_hash: context.identity.password_hash.clone(),
     }
 }
 

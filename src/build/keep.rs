@@ -4,19 +4,17 @@
 
 //! Leaving a machine running after a failure, and saying how to reach it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::context::Context;
-use super::identity::write_private;
-use crate::ui::{Failure, Outcome};
+use crate::ui::Outcome;
 use crate::vm::{Machine, VncEndpoint};
 
 /// Leaves the machine running; returns hints that say how to reach and how to end it.
-pub(crate) fn keep(context: &Context, machine: Box<dyn Machine>) -> Outcome<Vec<String>> {
+pub(crate) fn keep(context: &Context, machine: Arc<dyn Machine>) -> Outcome<Vec<String>> {
     let key = context.run_dir.join("id_ed25519");
-    write_private(&key, context.identity.key.private_openssh().reveal().as_bytes()).map_err(
-        |error| Failure::build("cannot write the build key").because(error).fact("file", key.display()),
-    )?;
+    context.identity.key.write_private(&key)?;
     let ssh = &context.target.ssh;
     let mut hints = Vec::new();
     if let Some(address) = machine.forwarded(ssh.port) {

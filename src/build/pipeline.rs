@@ -140,6 +140,7 @@ fn context(
         evidence: output.evidence(),
         run_dir: journal.run_dir().to_owned(),
         shots: AtomicUsize::new(0),
+        may_keep: request.on_error != OnError::Cleanup,
         kept: AtomicBool::new(false),
     })
 }
@@ -205,8 +206,7 @@ async fn run_stages(context: &mut Context, request: &Request) -> Outcome<Finishe
         let broken = Broken::with(problem, guest.machine);
         return Err(broken::conclude(context, stopped.decision, broken).await);
     }
-    let sealing = seal::run(context, guest.machine.as_ref(), &guest.session);
-    if let Err(problem) = stage(context, Stage::Seal, sealing).await {
+    if let Err(problem) = stage(context, Stage::Seal, seal::run(context, &guest)).await {
         let decision = request.on_error.decide(&problem);
         let broken = Broken::with(context.with_evidence(problem, &guest.screen).await, guest.machine);
         return Err(broken::conclude(context, decision, broken).await);
@@ -232,9 +232,9 @@ async fn install_stage(context: &mut Context, request: &Request, medium: &Medium
     let key = key::install(context, &medium.sha256)?;
     let installations = Installations::new(&request.fetch.cache_dir);
     let wanted = request.use_cache && request.from.is_none_or(|from| from > Stage::Install);
-    if wanted && let Some((identity, disk)) = installations.find(&context.target.name, &key)? {
+    if wanted && let Some((identity, frozen)) = installations.find(&context.target.name, &key)? {
         context.identity = identity;
-        let copy = async { store::copy_sparse(&disk, &context.disk()).map(|()| "cached".to_owned()) };
+        let copy = async { disk::clone_from(context, &frozen).map(|()| "cached".to_owned()) };
         return stage(context, Stage::Install, copy).await;
     }
     if request.from.is_some_and(|from| from > Stage::Install) {
@@ -243,7 +243,7 @@ async fn install_stage(context: &mut Context, request: &Request, medium: &Medium
             .hint("leave out `--from`: the first build installs and keeps the result"));
     }
     let bytes = context.target.machine.disk_mib * 1024 * 1024;
-    store::check_space(&context.scratch, bytes / DISK_FILL)?;
+    store::require_space(&context.scratch, bytes / DISK_FILL, "the disk of the build")?;
     disk::create(context)?;
     install_with_retries(context, request, medium).await?;
     if request.use_cache {

@@ -5,28 +5,65 @@
 //! The provision stage: the installed system boots from its own disk, with empty firmware
 //! variables as in production, and the target's steps run in it.
 
-use std::time::Instant;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::broken::Broken;
 use super::context::Context;
 use super::ledger::Account;
 use super::on_error::{Decision, OnError};
 use crate::console::Screen;
-use crate::guest::{self, HostKeys, Login, Provisioner, Session};
+use crate::guest::{self, HostKeys, Lifeline, Login, Mask, Patience, Provisioner, Session};
 use crate::target::{Step, template};
 use crate::ui::{Event, Failure, Kind, Outcome};
-use crate::vm::{Forward, Machine};
+use crate::vm::{Forward, Machine, MachineEvent};
 
 /// The running installed system, logged in.
 pub(crate) struct Guest {
-    pub(crate) machine: Box<dyn Machine>,
+    pub(crate) machine: Arc<dyn Machine>,
     pub(crate) screen: Screen,
     pub(crate) session: Session,
+    pub(crate) vigil: Vigil,
+}
+
+/// Waits for the machine's end in the background, so that every wait in the guest ends with it.
+pub(crate) struct Vigil(JoinHandle<()>);
+
+impl Vigil {
+    fn over(machine: &Arc<dyn Machine>) -> (Self, watch::Receiver<Option<String>>) {
+        let (tell, death) = watch::channel(None);
+        let machine = Arc::clone(machine);
+        let waiting = tokio::spawn(async move {
+            loop {
+                if let MachineEvent::Exited(exit) = machine.next_event().await {
+                    tell.send_replace(Some(super::install::describe(&exit)));
+                    return;
+                }
+            }
+        });
+        (Self(waiting), death)
+    }
+}
+
+impl Vigil {
+    /// Stops waiting.
+    pub(crate) fn end(&self) {
+        self.0.abort();
+    }
+}
+
+impl Drop for Vigil {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 /// Boots the installed system and logs in.
 pub(crate) async fn boot(context: &Context, host_keys: &HostKeys) -> Result<Guest, Broken> {
     let mut spec = context.machine("system");
+    spec.may_outlive_us = context.may_keep;
     spec.forwards = vec![Forward { guest_port: context.target.ssh.port }];
     let machine = context.start(spec).await?;
     context.events.emit(Event::Machine { what: "started from its own disk".into() });
@@ -35,12 +72,13 @@ pub(crate) async fn boot(context: &Context, host_keys: &HostKeys) -> Result<Gues
         Ok(screen) => screen,
         Err(problem) => return Err(Broken::with(problem, machine)),
     };
-    let logged_in = log_in(context, machine.as_ref(), host_keys).await;
+    let (vigil, death) = Vigil::over(&machine);
+    let logged_in = log_in(context, machine.as_ref(), host_keys, death).await;
     context.ledger.switch(Account::Own);
     match logged_in {
         Ok(session) => {
             context.screenshot(&screen, "first login").await;
-            Ok(Guest { machine, screen, session })
+            Ok(Guest { machine, screen, session, vigil })
         }
         Err(problem) if problem.kind() == Kind::Interrupted => Err(Broken::with(problem, machine)),
         Err(problem) => Err(Broken::with(context.with_evidence(problem, &screen).await, machine)),
@@ -51,30 +89,28 @@ async fn log_in(
     context: &Context,
     machine: &dyn Machine,
     host_keys: &HostKeys,
+    death: watch::Receiver<Option<String>>,
 ) -> Outcome<Session> {
     let ssh = &context.target.ssh;
     let address = machine.forwarded(ssh.port).ok_or_else(|| {
-        Failure::build("the driver forwards no port to the guest's SSH")
-            .fact("port", ssh.port)
+        Failure::build("the driver forwards no port to the guest's SSH").fact("port", ssh.port)
     })?;
     let login = Login {
         username: ssh.username.clone(),
-        key: context.identity.key.clone(),
-        password: Some(context.identity.password.text().clone()),
+        key: Some(context.identity.key.clone()),
+        password: Some(context.identity.password.clone()),
     };
-    let deadline = Instant::now() + ssh.timeout;
-    let died = || machine.exited().map(|exit| super::install::describe(&exit));
-    let (session, delay) = guest::connect(
+    let wait = guest::Wait {
         address,
-        &login,
-        host_keys,
-        deadline,
-        died,
-        &context.events,
-        &context.token,
-    )
-    .await?;
-    context.ledger.own_delay(Account::Guest, delay);
+        login,
+        keys: host_keys.clone(),
+        lifeline: Lifeline::new(context.token.clone(), death),
+        patience: Patience::default(),
+    };
+    let session = guest::connect(&wait, ssh.timeout, &context.events).await.map_err(|problem| {
+        problem.fact("guest", format!("port {} of the guest, forwarded to {address}", ssh.port))
+    })?;
+    session.set_mask(Mask::new(&context.identity.secrets()));
     Ok(session)
 }
 

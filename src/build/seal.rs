@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::ledger::Account;
-use crate::guest::Session;
+use super::provision::Guest;
+use crate::guest::{Command, Session};
 use crate::ui::{Event, Failure, Outcome};
 use crate::vm::{Exit, Machine, MachineEvent};
 
@@ -17,9 +18,11 @@ use crate::vm::{Exit, Machine, MachineEvent};
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest time between the end of the shutdown and the monitor's own exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most of a command's output that is kept for a failure.
+const OUTPUT_LIMIT: usize = 16 * 1024;
 
 /// POSIX sh, fed on standard input, so that nothing of it stays in the guest. `$1` is the
-/// build key's base64 field; the login user's password is locked when it is still the build's.
+/// build key's base64 field, `$2` the build password's hash: whoever has it gets locked.
 const SCRIPT: &str = r#"
 set -eu
 key=$1
@@ -57,36 +60,30 @@ sync
 "#;
 
 /// Removes the build's credentials, discards free space and powers the guest off.
-pub(crate) async fn run(
-    context: &Context,
-    machine: &dyn Machine,
-    session: &Session,
-) -> Outcome<String> {
+pub(crate) async fn run(context: &Context, guest: &Guest) -> Outcome<String> {
     context.ledger.switch(Account::Guest);
-    remove_credentials(context, session).await?;
-    let how = power_off(context, machine, session).await?;
+    remove_credentials(context, &guest.session).await?;
+    // From here on the machine's end is what we wait for.
+    guest.vigil.end();
+    let how = power_off(context, guest.machine.as_ref(), &guest.session).await?;
     context.ledger.switch(Account::Own);
-    machine.wait_exit().await?;
+    guest.machine.wait_exit().await?;
     Ok(how)
 }
 
 async fn remove_credentials(context: &Context, session: &Session) -> Outcome<()> {
-    let key = &context.identity.key;
-    let result = session
-        .script(
-            SCRIPT,
-            &[key.base64(), context.identity.password.hash()],
-            "seal",
-            SCRIPT_TIMEOUT,
-            &context.token,
-        )
-        .await?;
-    match result.code() {
-        Some(0) => Ok(()),
-        code => Err(Failure::build("the build's credentials could not be removed from the guest")
-            .fact("exit", code.map_or("none".to_owned(), |code| code.to_string()))
-            .fact("output", result.last_lines())),
-    }
+    let key = key_field(context.identity.key.public_line());
+    let hash = &context.identity.password_hash;
+    // The hash goes in by the environment of a script on standard input: no file, no argument.
+    let script = format!("set -- '{key}' '{hash}'\n{SCRIPT}");
+    let command = Command::new("/bin/sh -s").stdin(script).within(SCRIPT_TIMEOUT);
+    let done = session.capture(&command, OUTPUT_LIMIT).await?;
+    done.or_fail("remove the build's credentials").map(drop)
+}
+
+/// The base64 field of an OpenSSH public key line.
+fn key_field(line: &str) -> &str {
+    line.split_ascii_whitespace().nth(1).unwrap_or(line)
 }
 
 /// By command first; by the ACPI button when the command brought nothing; never by a power cut.
@@ -97,7 +94,11 @@ async fn power_off(
 ) -> Outcome<String> {
     let shutdown = &context.target.shutdown;
     if !shutdown.command.is_empty() {
-        session.fire_and_forget(&shutdown.command).await?;
+        let command = Command::new(&shutdown.command).may_disconnect(true).within(shutdown.timeout);
+        let asked = session.capture(&command, OUTPUT_LIMIT).await;
+        if let Err(problem) = asked {
+            context.events.warn(format!("`{}`: {}", shutdown.command, problem.summary()));
+        }
         if let Some(how) = wait(context, machine, shutdown.timeout, "the guest's power-off").await? {
             return Ok(format!("{how} by command"));
         }

@@ -61,7 +61,7 @@ impl QemuDriver {
         let uefi_code = firmware.as_ref().map(|firmware| firmware.code.as_path());
         let arguments = argv(spec, Settings { accel: self.accel, uefi_code, sandbox })?;
         prepare(&spec.run_dir, firmware.as_ref())?;
-        let leash = self.search.setpriv();
+        let leash = self.search.setpriv().filter(|_| !spec.may_outlive_us);
         let process = Process::spawn(&self.program.path, &arguments, leash.as_deref()).await?;
         let (qmp, events) = match self.shake_hands(spec, &process).await {
             Ok(session) => session,

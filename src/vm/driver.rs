@@ -53,6 +53,8 @@ pub struct MachineSpec {
     pub scratch_disk: bool,
     /// A guest reset ends the run with [`Exit::Reset`] instead of starting the guest anew.
     pub stop_at_reset: bool,
+    /// The machine may outlive this process: the user may want to keep it after a failure.
+    pub may_outlive_us: bool,
     /// Driver-specific arguments appended verbatim (packer's `qemuargs`).
     pub extra_args: Vec<String>,
 }
