@@ -142,7 +142,7 @@ impl Frame {
             let here = Area { left: first, top: y, right: last + 1, bottom: y + 1 };
             let sum = odd.map_or(here, |sum| sum.join(here));
             let in_notice = sum.top >= notice_top && sum.bottom <= notice_bottom;
-            if !sum.is_cursor_sized() && !(may_be_notice && in_notice) {
+            if !(sum.is_cursor_sized() || may_be_notice && in_notice) {
                 return false;
             }
             odd = Some(sum);

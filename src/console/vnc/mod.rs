@@ -127,7 +127,7 @@ impl Screen {
     }
 
     /// When the picture last changed in any way, a blinking cursor included; at first, when the
-    /// connection was made. QEMU looks at an idle guest's screen only every three seconds.
+    /// connection was made. QEMU notices a change up to three seconds late after a long rest.
     pub fn last_change(&self) -> Instant {
         self.status.borrow().last_change
     }

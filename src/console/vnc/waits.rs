@@ -16,8 +16,9 @@ impl Screen {
     /// blinking cursor, the digit of a menu's countdown, and also a spinner. A blank screen and
     /// QEMU's notice that the guest has no display yet are not something.
     ///
-    /// Time before the call counts: a screen at rest returns at once. QEMU looks at an idle
-    /// guest's screen only every three seconds, so a shorter `quiet` may end early there.
+    /// Time before the call counts: a screen at rest returns at once. QEMU lengthens the time
+    /// between its looks at an idle guest's screen to as much as three seconds, so a `quiet`
+    /// shorter than that may end early there after a long rest.
     /// Fails when that has not come within `within`, and when the connection ends.
     pub async fn wait_still(&self, quiet: Duration, within: Duration) -> Outcome<Duration> {
         let start = Instant::now();

@@ -275,14 +275,14 @@ async fn rest_means_shown_and_unmoved_but_for_a_cursor() {
         loop {
             (x, colour) = ((x + 9) % 90, colour.wrapping_add(1));
             server.paint((x, 0, 9, 16), colour).await;
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     tokio::select! {
         () = typing => {}
         still = async {
             tokio::time::sleep(Duration::from_millis(250)).await;
-            screen.wait_still(quiet, Duration::from_secs(1)).await
+            screen.wait_still(Duration::from_secs(1), Duration::from_secs(2)).await
         } => assert!(still.unwrap_err().to_string().contains("still moving")),
     }
 }
