@@ -11,6 +11,7 @@
 //! left running.
 
 mod argv;
+mod counters;
 mod driver;
 mod find;
 mod leftover;

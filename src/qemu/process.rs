@@ -286,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn words_are_bounded() {
-        let process = shell("yes 0123456789 | head -c 1000000 >&2; echo last >&2").await;
+        let process = shell("yes 0123456789 | head -c 1000000 >&2; echo >&2; echo last >&2").await;
         process.end().wait().await.unwrap();
         let text = process.last_words().text();
         assert!(text.ends_with("\nlast") && text.len() < KEPT, "{text}");

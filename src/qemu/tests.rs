@@ -314,7 +314,8 @@ async fn a_leftover_whose_socket_is_deaf_is_killed_by_its_id() {
     // Our own session holds the socket, so that a second one gets no greeting.
     let machine = start(&bench).await;
     assert!(soon(end_leftover(&bench.spec.run_dir)).await.unwrap());
-    assert!(!alive(machine.pid()));
+    let exit = soon(machine.wait_exit()).await.unwrap();
+    assert!(matches!(&exit, Exit::Failed(text) if text.contains("signal: 9")), "{exit:?}");
 }
 
 #[tokio::test]
