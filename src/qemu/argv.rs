@@ -32,7 +32,7 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 /// Who executes guest code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accel {
-    /// QEMU's translator: any host, about a tenth of hardware speed.
+    /// QEMU's translator: any host, many times slower than hardware.
     Tcg,
     /// Linux KVM.
     Kvm,

@@ -24,6 +24,7 @@ pub use argv::Accel;
 pub use driver::QemuDriver;
 pub use find::{Program, Search, UefiFirmware};
 pub use leftover::end_leftover;
+pub(crate) use process::on_path;
 
 #[cfg(test)]
 mod tests;

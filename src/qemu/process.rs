@@ -248,7 +248,7 @@ impl LastWords {
 }
 
 /// Finds a program in a `PATH`-like list.
-pub(super) fn on_path(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
+pub(crate) fn on_path(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let runs = |file: &PathBuf| {
         file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
