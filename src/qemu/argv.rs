@@ -32,7 +32,7 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 /// Who executes guest code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accel {
-    /// QEMU's translator: any host, about a tenth of hardware speed.
+    /// QEMU's translator: any host, many times slower than hardware.
     Tcg,
     /// Linux KVM.
     Kvm,
@@ -255,7 +255,40 @@ mod tests {
     fn golden_uefi_install() {
         let code = PathBuf::from("/fw/CODE.fd");
         let settings = Settings { accel: Accel::Tcg, uefi_code: Some(&code), sandbox: true };
-        insta::assert_snapshot!(lines(&spec(), settings), @"");
+        insta::assert_snapshot!(lines(&spec(), settings), @r#"
+        -name guest=debian-13,process=imgforge-debian-13,debug-threads=on
+        -no-user-config
+        -nodefaults
+        -display none
+        -machine q35,vmport=off,pflash0=code,pflash1=vars
+        -accel tcg,thread=multi
+        -cpu max,la57=off
+        -smp 2
+        -m 2048M
+        -rtc base=utc
+        -S
+        -action reboot=shutdown,shutdown=poweroff,panic=pause
+        -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+        -pidfile /run/x,,y/qemu.pid
+        -blockdev {"driver":"file","filename":"/fw/CODE.fd","node-name":"code","read-only":true}
+        -blockdev {"driver":"file","filename":"/run/x,y/vars.fd","node-name":"vars"}
+        -blockdev {"cache":{"direct":false,"no-flush":true},"detect-zeroes":"unmap","discard":"unmap","driver":"raw","file":{"aio":"threads","cache":{"direct":false,"no-flush":true},"discard":"unmap","driver":"file","filename":"/out/disk.raw"},"node-name":"disk"}
+        -device virtio-blk-pci,id=disk0,drive=disk,bootindex=1,write-cache=on,discard=on
+        -blockdev {"driver":"raw","file":{"driver":"file","filename":"/cache/a,b \"c\".iso","read-only":true},"node-name":"cd","read-only":true}
+        -device ide-cd,id=cdrom,bus=ide.0,drive=cd,bootindex=0
+        -netdev user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:0-:80
+        -device virtio-net-pci,id=nic0,netdev=net0,romfile=
+        -object rng-random,id=rng0,filename=/dev/urandom
+        -device virtio-rng-pci,rng=rng0
+        -device VGA
+        -device pvpanic
+        -vnc unix:/run/x,,y/vnc.sock
+        -chardev file,id=serial0,path=/out/serial.log,append=on
+        -serial chardev:serial0
+        -chardev socket,id=qmp,path=/run/x,,y/qmp.sock,server=on,wait=off
+        -mon chardev=qmp,mode=control
+        -device usb-tablet
+        "#);
     }
 
     #[test]
@@ -268,7 +301,34 @@ mod tests {
         spec.forwards.clear();
         spec.extra_args.clear();
         let settings = Settings { accel: Accel::Kvm, uefi_code: None, sandbox: false };
-        insta::assert_snapshot!(lines(&spec, settings), @"");
+        insta::assert_snapshot!(lines(&spec, settings), @r#"
+        -name guest=debian-13,process=imgforge-debian-13,debug-threads=on
+        -no-user-config
+        -nodefaults
+        -display none
+        -machine q35,vmport=off
+        -accel kvm
+        -cpu host
+        -smp 2
+        -m 2048M
+        -rtc base=utc
+        -S
+        -action reboot=reset,shutdown=poweroff,panic=pause
+        -pidfile /run/x,,y/qemu.pid
+        -blockdev {"cache":{"direct":false,"no-flush":false},"detect-zeroes":"unmap","discard":"unmap","driver":"raw","file":{"aio":"threads","cache":{"direct":false,"no-flush":false},"discard":"unmap","driver":"file","filename":"/out/disk.raw"},"node-name":"disk"}
+        -device virtio-blk-pci,id=disk0,drive=disk,bootindex=1,write-cache=on,discard=on
+        -netdev user,id=net0,ipv6=off
+        -device virtio-net-pci,id=nic0,netdev=net0,romfile=
+        -object rng-random,id=rng0,filename=/dev/urandom
+        -device virtio-rng-pci,rng=rng0
+        -device VGA
+        -device pvpanic
+        -vnc unix:/run/x,,y/vnc.sock
+        -chardev file,id=serial0,path=/out/serial.log,append=on
+        -serial chardev:serial0
+        -chardev socket,id=qmp,path=/run/x,,y/qmp.sock,server=on,wait=off
+        -mon chardev=qmp,mode=control
+        "#);
     }
 
     #[test]

@@ -18,7 +18,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::argv::{CDROM_ID, DISK_ID};
+use super::argv::CDROM_ID;
+use super::counters::{block_counters, process_counters};
 use super::process::{End, Killer, LastWords, Process};
 use super::qmp::{Qmp, QmpError, QmpEvent};
 use crate::ui::{Failure, Outcome};
@@ -330,52 +331,6 @@ fn panic_text(data: &Value) -> String {
     }
 }
 
-/// Bytes read from disk and CD, and written to the disk.
-fn block_counters(answer: &Value) -> (u64, u64) {
-    let mut sums = (0u64, 0u64);
-    for device in answer.as_array().map(Vec::as_slice).unwrap_or_default() {
-        // A device is named by its id, or by a path that holds it.
-        let owner = device.get("qdev").and_then(Value::as_str).unwrap_or_default();
-        let disk = owner.split('/').any(|part| part == DISK_ID);
-        let cdrom = owner.split('/').any(|part| part == CDROM_ID);
-        let count = |key: &str| {
-            device.get("stats").and_then(|s| s.get(key)).and_then(Value::as_u64).unwrap_or_default()
-        };
-        if disk || cdrom {
-            sums.0 = sums.0.saturating_add(count("rd_bytes"));
-        }
-        if disk {
-            sums.1 = sums.1.saturating_add(count("wr_bytes"));
-        }
-    }
-    sums
-}
-
-/// Processor time and peak memory of a process from Linux's `/proc`; zero where there is none.
-fn process_counters(pid: u32) -> (Duration, u64) {
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
-    (
-        read("stat").ok().and_then(|text| cpu_time(&text)).unwrap_or_default(),
-        read("status").ok().and_then(|text| peak_rss(&text)).unwrap_or_default(),
-    )
-}
-
-/// User and system time in `/proc/PID/stat`: fields 14 and 15, in hundredths of a second (`USER_HZ`
-/// on every architecture here); the name in field 2 may hold blanks and parentheses.
-fn cpu_time(stat: &str) -> Option<Duration> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(Duration::from_millis(user.checked_add(system)?.checked_mul(10)?))
-}
-
-fn peak_rss(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
-}
-
 /// Makes the disk durable: the one sync after a run in which flushes completed at once.
 async fn sync(disk: &Path) -> Outcome<()> {
     let path = disk.to_owned();
@@ -403,28 +358,70 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    #[test]
-    fn counters_come_from_the_disk_and_the_cd() {
-        let device = |qdev: &str, read: u64, written: u64| json!({"qdev": qdev, "stats": {"rd_bytes": read, "wr_bytes": written}});
-        let answer = json!([
-            device("/machine/system.flash1", 1000, 1000),
-            device("/machine/peripheral/disk0/virtio-backend", 5, 7),
-            device("cdrom", 11, 0),
-        ]);
-        assert_eq!(block_counters(&answer), (16, 7));
-        assert_eq!(block_counters(&json!("?")), (0, 0));
-        assert_eq!(block_counters(&json!([null, {"qdev": 1}, {"qdev": "cdrom"}])), (0, 0));
+    async fn watched() -> (Watcher, Arc<Shared>, watch::Receiver<Option<Exit>>, Process) {
+        let process =
+            Process::spawn(Path::new("/bin/sleep"), &["1000".into()], None).await.unwrap();
+        let shared = Arc::new(Shared::default());
+        let (sender, exit) = watch::channel(None);
+        let (_, events) = mpsc::channel(1);
+        let watcher = Watcher {
+            events,
+            end: process.end(),
+            killer: process.killer(),
+            words: process.last_words(),
+            shared: Arc::clone(&shared),
+            exit: sender,
+            farewell: None,
+        };
+        (watcher, shared, exit, process)
     }
 
-    #[test]
-    fn process_counters_survive_odd_names() {
-        let stat = "12 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0";
-        assert_eq!(cpu_time(stat), Some(Duration::from_secs(3)));
-        assert_eq!(cpu_time("12 (x"), None);
-        assert_eq!(peak_rss("VmPeak:\t 1 kB\nVmHWM:\t  2048 kB\n"), Some(2 << 20));
-        assert_eq!(peak_rss(""), None);
-        assert_eq!(process_counters(u32::MAX), (Duration::ZERO, 0));
+    fn tray(open: bool) -> QmpEvent {
+        let data = json!({ "device": "", "id": CDROM_ID, "tray-open": open });
+        ("DEVICE_TRAY_MOVED".to_owned(), data)
+    }
+
+    #[tokio::test]
+    async fn the_guests_tray_is_told_and_our_own_eject_is_not() {
+        let (mut watcher, shared, _exit, _process) = watched().await;
+        watcher.take(tray(true));
+        watcher.take(tray(false));
+        shared.ejecting.store(true, Ordering::SeqCst);
+        watcher.take(tray(true));
+        watcher.take(tray(false));
+        watcher.take(tray(true));
+        watcher.take(("DEVICE_TRAY_MOVED".into(), json!({ "id": "other", "tray-open": true })));
+        watcher.take(("DEVICE_TRAY_MOVED".into(), json!(null)));
+        let told: Vec<_> = lock(&shared.queue).drain(..).collect();
+        let expected = [true, false, false, true].map(|open| MachineEvent::Tray { open });
+        assert_eq!(told, expected);
+    }
+
+    #[tokio::test]
+    async fn unread_events_are_bounded() {
+        let (mut watcher, shared, _exit, _process) = watched().await;
+        for _ in 0..2 * EVENTS_KEPT {
+            watcher.take(("RESET".into(), json!({ "guest": true, "reason": "guest-reset" })));
+        }
+        assert_eq!(lock(&shared.queue).len(), EVENTS_KEPT);
+    }
+
+    #[tokio::test]
+    async fn a_qemu_that_says_farewell_but_stays_is_killed() {
+        let (mut watcher, _shared, mut exit, process) = watched().await;
+        watcher.take(("SHUTDOWN".into(), json!({ "guest": true, "reason": "guest-shutdown" })));
+        let status = watcher.leave(Duration::from_millis(50)).await;
+        assert!(process.has_ended());
+        assert_eq!(watcher.verdict(status), Exit::PoweredOff);
+        watcher.farewell = None;
+        let Exit::Failed(text) = watcher.verdict(status) else { panic!("not failed") };
+        assert!(text.contains("signal: 9"), "{text}");
+        watcher.publish(Exit::Killed);
+        watcher.publish(Exit::PoweredOff);
+        assert_eq!(exit.wait_for(Option::is_some).await.unwrap().clone(), Some(Exit::Killed));
     }
 }

@@ -11,6 +11,7 @@
 //! left running.
 
 mod argv;
+mod counters;
 mod driver;
 mod find;
 mod leftover;
@@ -23,6 +24,7 @@ pub use argv::Accel;
 pub use driver::QemuDriver;
 pub use find::{Program, Search, UefiFirmware};
 pub use leftover::end_leftover;
+pub(crate) use process::on_path;
 
 #[cfg(test)]
 mod tests;

@@ -248,7 +248,7 @@ impl LastWords {
 }
 
 /// Finds a program in a `PATH`-like list.
-pub(super) fn on_path(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
+pub(crate) fn on_path(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let runs = |file: &PathBuf| {
         file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
@@ -286,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn words_are_bounded() {
-        let process = shell("yes 0123456789 | head -c 1000000 >&2; echo last >&2").await;
+        let process = shell("yes 0123456789 | head -c 1000000 >&2; echo >&2; echo last >&2").await;
         process.end().wait().await.unwrap();
         let text = process.last_words().text();
         assert!(text.ends_with("\nlast") && text.len() < KEPT, "{text}");

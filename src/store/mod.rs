@@ -12,5 +12,6 @@ mod space;
 mod sparse;
 
 pub use file::FileStore;
+pub(crate) use space::mebibytes;
 pub use space::{allocated, free_space, require_space};
 pub use sparse::{Copied, copy_sparse};
