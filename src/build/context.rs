@@ -78,7 +78,7 @@ impl Context {
 
     /// Starts a machine, recorded in the journal before and after.
     pub(crate) async fn start(&self, spec: MachineSpec) -> Outcome<Arc<dyn Machine>> {
-        let entry = self.journal.will_start(self.driver.program())?;
+        let entry = self.journal.will_start(self.driver.monitor_program())?;
         match self.driver.start(spec).await {
             Ok(machine) => {
                 self.journal.started(entry, machine.pid())?;

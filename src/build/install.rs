@@ -5,15 +5,15 @@
 //! The install stage: the distributor's installer writes the disk, untouched by human hands.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::broken::Broken;
 use super::context::Context;
 use super::ledger::Account;
 use super::watch::{self, Watch};
 use crate::console::{self, Screen, boot_command};
-use crate::http::{Content, Server};
+use crate::http::{Bounds, Content, Server};
 use crate::media::Medium;
 use crate::target::{InstallEnd, Late, template};
 use crate::ui::{Event, Failure, Kind, Outcome};
@@ -132,7 +132,7 @@ async fn type_command(
 ) -> Outcome<()> {
     let boot = &context.target.boot;
     context.ledger.switch(Account::Typing);
-    let text = template::expand_boot_command(&boot.command, &late(context, Some(server)), &context.target)?;
+    let text = template::expand_boot_command(&boot.command, &late(context, server.addr().port()), &context.target)?;
     let command = boot_command::parse(&text).map_err(|error| {
         Failure::input("the boot command cannot be typed").because(error).fact("field", "boot.command")
     })?;
@@ -157,10 +157,10 @@ async fn answer_fetched(
         deadline_seconds: Some(limit.as_secs_f64()),
     });
     let names: Vec<String> = answer_paths(context);
-    let fetched = server.wait_for(move |path| names.iter().any(|name| name == path), Instant::now() + limit);
+    let fetched = server.wait_for(move |path| names.iter().any(|name| name == path), limit);
     tokio::select! {
         () = context.token.cancelled() => Err(Failure::interrupted("interrupted")),
-        found = fetched => Ok(found),
+        found = fetched => Ok(found.is_some()),
         exit = ended(machine) => Err(died(&exit)),
     }
 }
@@ -212,43 +212,52 @@ pub(crate) fn describe(exit: &Exit) -> String {
     }
 }
 
-/// The values that templates could not know before the build.
-pub(crate) fn late(context: &Context, server: Option<&Server>) -> Late {
+/// The values that templates could not know before the build. Without a server the port is 0,
+/// as in packer.
+pub(crate) fn late(context: &Context, http_port: u16) -> Late {
     Late {
         http_ip: context.driver.guest_view_of_host().to_string(),
-        http_port: server.map_or(0, |server| server.addr().port()),
+        http_port,
         name: context.target.name.clone(),
         ssh_public_key: context.identity.key.public_line().to_owned(),
         root_password_hash: context.identity.password_hash.clone(),
     }
 }
 
-/// Starts the answer-file server on the build network. The port comes first, since the files
-/// may name it.
+/// Starts the answer-file server on the build network.
 async fn serve(context: &Context) -> Outcome<Server> {
+    let address = context.driver.host_address();
+    let make = |bound: SocketAddr| content(context, bound.port());
+    Server::start_with(address, make, &context.events, Bounds::default()).await
+}
+
+fn content(context: &Context, port: u16) -> Outcome<Content> {
+    let values = late(context, port);
+    let mut content = Content::new();
+    for (path, text) in answers(context, &values)? {
+        content = content.page(&path, "text/plain; charset=utf-8", text)?;
+    }
+    for directory in &context.target.http.directories {
+        content = content.directory(directory)?;
+    }
+    Ok(content)
+}
+
+/// Every answer file, rendered, by its path.
+pub(crate) fn answers(context: &Context, values: &Late) -> Outcome<BTreeMap<String, String>> {
     let http = &context.target.http;
-    let server = Server::start(context.driver.host_address(), &context.events).await?;
-    let values = late(context, Some(&server));
-    let mut files = BTreeMap::new();
+    let mut pages = BTreeMap::new();
     for (path, asset) in &http.files {
         let text = String::from_utf8(context.assets.read(asset)?).map_err(|error| {
             Failure::input("an answer file is not UTF-8 text").because(error).fact("file", asset)
         })?;
-        files.insert(path.clone(), template::render(asset, &text, &values, &context.target)?);
+        pages.insert(path.clone(), template::render(asset, &text, values, &context.target)?);
     }
     for (path, text) in &http.content {
         let place = format!("http.content.{path}");
-        files.insert(path.clone(), template::render(&place, text, &values, &context.target)?);
+        pages.insert(path.clone(), template::render(&place, text, values, &context.target)?);
     }
-    let mut content = Content::default();
-    for (path, text) in files {
-        content.add_file(&path, text.into_bytes());
-    }
-    for directory in &http.directories {
-        content.add_directory(directory)?;
-    }
-    server.serve(content);
-    Ok(server)
+    Ok(pages)
 }
 
 fn requests_in_words(server: &Server) -> String {

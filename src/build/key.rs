@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::context::Context;
 use crate::target::{Late, template};
-use crate::ui::{Failure, Outcome};
+use crate::ui::Outcome;
 
 /// Version of what the key covers; raised when the meaning of a stage changes.
 const SCHEME: &str = "imgforge-install-1";
@@ -47,14 +47,8 @@ pub(crate) fn install(context: &Context, medium_sha256: &str) -> Outcome<String>
     inputs.add("install", format!("{:?}", target.install.end).as_bytes());
     let typed = template::expand_boot_command(&target.boot.command, &stable, target)?;
     inputs.add("boot", typed.as_bytes());
-    for (path, asset) in &target.http.files {
-        let text = String::from_utf8(context.assets.read(asset)?).map_err(|error| {
-            Failure::input("an answer file is not UTF-8 text").because(error).fact("file", asset)
-        })?;
-        inputs.add(path, template::render(asset, &text, &stable, target)?.as_bytes());
-    }
-    for (path, text) in &target.http.content {
-        inputs.add(path, template::render(path, text, &stable, target)?.as_bytes());
+    for (path, text) in super::install::answers(context, &stable)? {
+        inputs.add(&path, text.as_bytes());
     }
     Ok(inputs.0.finalize().iter().fold(String::new(), |mut hex, byte| {
         // Writing to a String cannot fail.

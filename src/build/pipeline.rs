@@ -219,9 +219,16 @@ async fn run_stages(context: &mut Context, request: &Request) -> Outcome<Finishe
 
 async fn media_stage(context: &Context, request: &Request) -> Outcome<Medium> {
     context.ledger.switch(Account::Transfer);
-    let fetch = media::fetch(&context.target.media, &request.fetch, &context.events, &context.token);
-    let medium = stage_with(context, Stage::Media, fetch, |medium| {
-        format!("{} MB  {}", medium.bytes / 1_000_000, medium.label)
+    let fetch = async {
+        let media = &context.target.media;
+        let token = context.token.clone();
+        let medium = media::fetch(media, &request.fetch, &context.events, token).await?;
+        let boots = media::iso::inspect(&medium.path)?;
+        boots.require(context.target.machine.firmware)?;
+        Ok((medium, boots.describe()))
+    };
+    let (medium, _) = stage_with(context, Stage::Media, fetch, |(medium, boots)| {
+        format!("{} MB  {boots}", medium.bytes / 1_000_000)
     })
     .await?;
     context.ledger.switch(Account::Own);

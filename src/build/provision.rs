@@ -175,7 +175,7 @@ async fn one_step(
 }
 
 fn provisioner(context: &Context, guest: &Guest) -> Provisioner {
-    let values = super::install::late(context, None);
+    let values = super::install::late(context, 0);
     let target = context.target.clone();
     Provisioner::new(
         guest.session.clone(),

@@ -72,17 +72,18 @@ impl Server {
     ///
     /// The address is not one of this host.
     pub async fn start(bind_ip: IpAddr, content: Content, events: &Events) -> Outcome<Self> {
-        Self::start_with(bind_ip, content, events, Bounds::default()).await
+        Self::start_with(bind_ip, |_| Ok(content), events, Bounds::default()).await
     }
 
-    /// [`Server::start`] with other bounds.
+    /// [`Server::start`] with other bounds, and with content that is made once the port is
+    /// known, since it may name it.
     ///
     /// # Errors
     ///
-    /// The address is not one of this host.
+    /// The address is not one of this host, or `make` fails.
     pub async fn start_with(
         bind_ip: IpAddr,
-        content: Content,
+        make: impl FnOnce(SocketAddr) -> Outcome<Content>,
         events: &Events,
         bounds: Bounds,
     ) -> Outcome<Self> {
@@ -94,7 +95,7 @@ impl Server {
         };
         let listener = TcpListener::bind((bind_ip, 0)).await.map_err(unbound)?;
         let address = listener.local_addr().map_err(unbound)?;
-        let (content, log) = (Arc::new(content), Log::new(events.clone()));
+        let (content, log) = (Arc::new(make(address)?), Log::new(events.clone()));
         let stopping = CancellationToken::new();
         let state = serve::State {
             content: Arc::clone(&content),

@@ -238,6 +238,7 @@ mod tests {
             forwards: vec![Forward { guest_port: 22 }, Forward { guest_port: 80 }],
             scratch_disk: true,
             stop_at_reset: true,
+            may_outlive_us: false,
             extra_args: vec!["-device".into(), "usb-tablet".into()],
         }
     }

@@ -149,6 +149,10 @@ impl Driver for QemuDriver {
         "qemu"
     }
 
+    fn monitor_program(&self) -> &str {
+        self.program.path.to_str().unwrap_or("qemu")
+    }
+
     fn guest_view_of_host(&self) -> IpAddr {
         IpAddr::V4(user::HOST)
     }

@@ -205,6 +205,10 @@ impl Machine for QemuMachine {
         Ok(MachineStats { read_bytes, written_bytes, cpu_time, peak_rss })
     }
 
+    fn detach(&self) {
+        self.process.release();
+    }
+
     async fn kill(&self) -> Outcome<()> {
         self.shared.killing.store(true, Ordering::SeqCst);
         if !self.process.has_ended() {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,10 +32,12 @@ const DRAINING: Duration = Duration::from_millis(500);
 /// sends when the *thread* that started a process ends, comes with our own end only.
 pub(super) struct Process {
     pid: u32,
-    kill: mpsc::UnboundedSender<()>,
+    kill: mpsc::UnboundedSender<Order>,
     ended: watch::Receiver<Option<ExitStatus>>,
     gone: Arc<(Mutex<bool>, Condvar)>,
     words: Arc<LastWords>,
+    /// It may outlive this handle.
+    released: AtomicBool,
 }
 
 impl Process {
@@ -85,7 +88,7 @@ impl Process {
             Ok(answer) => answer.map_err(failed)?,
             Err(_) => return Err(failed(std::io::Error::other("the thread that starts it ended"))),
         };
-        Ok(Self { pid, kill, ended, gone, words })
+        Ok(Self { pid, kill, ended, gone, words, released: AtomicBool::new(false) })
     }
 
     /// Process id.
@@ -108,6 +111,13 @@ impl Process {
         self.killer().kill();
     }
 
+    /// Lets it run on when this handle is dropped.
+    pub(super) fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
+        // The keeper is gone only when the process is.
+        let _ = self.kill.send(Order::Release);
+    }
+
     /// A handle with which to kill it.
     pub(super) fn killer(&self) -> Killer {
         Killer(self.kill.clone())
@@ -121,6 +131,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.released.load(Ordering::SeqCst) {
+            return;
+        }
         self.kill();
         let (gone, changed) = &*self.gone;
         let guard = lock(gone);
@@ -129,14 +142,22 @@ impl Drop for Process {
     }
 }
 
+/// What the keeper of a process is told.
+enum Order {
+    /// Kill it.
+    Kill,
+    /// Let it run on when nobody holds it any more.
+    Release,
+}
+
 /// Kills a process.
-pub(super) struct Killer(mpsc::UnboundedSender<()>);
+pub(super) struct Killer(mpsc::UnboundedSender<Order>);
 
 impl Killer {
     /// Sends SIGKILL, unless the process has ended.
     pub(super) fn kill(&self) {
         // The keeper is gone only when the process is.
-        let _ = self.0.send(());
+        let _ = self.0.send(Order::Kill);
     }
 }
 
@@ -155,7 +176,7 @@ impl End {
 }
 
 struct Keeper {
-    kills: mpsc::UnboundedReceiver<()>,
+    kills: mpsc::UnboundedReceiver<Order>,
     end: watch::Sender<Option<ExitStatus>>,
     words: Arc<LastWords>,
 }
@@ -193,10 +214,13 @@ async fn keep_child(child: &mut Child, mut keeper: Keeper) {
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
-            kill = keeper.kills.recv(), if owned => {
-                owned = kill.is_some();
-                // It fails only when the process has ended.
-                let _ = child.start_kill();
+            order = keeper.kills.recv(), if owned => {
+                owned = order.is_some();
+                match order {
+                    Some(Order::Release) => owned = false,
+                    // It fails only when the process has ended.
+                    Some(Order::Kill) | None => drop(child.start_kill()),
+                }
             }
         }
     };

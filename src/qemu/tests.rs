@@ -72,6 +72,7 @@ fn bench(code: &[&[u8]]) -> Bench {
         forwards: vec![Forward { guest_port: 22 }],
         scratch_disk: true,
         stop_at_reset: true,
+        may_outlive_us: false,
         extra_args: Vec::new(),
     };
     Bench { dir, spec }

@@ -117,7 +117,7 @@ pub trait Driver: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// The program that becomes the monitor process, for the journal.
-    fn program(&self) -> &str;
+    fn monitor_program(&self) -> &str;
 
     /// The address at which the guest reaches services bound to [`Driver::host_address`].
     fn guest_view_of_host(&self) -> std::net::IpAddr;
