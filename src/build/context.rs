@@ -15,8 +15,8 @@ use super::journal::Journal;
 use super::ledger::Ledger;
 use super::serial;
 use crate::console::Screen;
-use crate::target::{Assets, Resolved};
-use crate::ui::{Event, Events, Failure, Outcome};
+use crate::target::{Assets, BuildValues, Expander, Resolved};
+use crate::ui::{Event, Events, Failure, Outcome, Secret};
 use crate::vm::{Driver, Machine, MachineSpec};
 
 /// Lines of the serial log shown with a failure.
@@ -74,6 +74,25 @@ impl Context {
             may_outlive_us: false,
             extra_args: settings.qemu_args.clone(),
         }
+    }
+
+    /// Fills in what templates could not know before the build. Without a server the port is 0,
+    /// as in packer.
+    pub(crate) fn expander(&self, http_port: u16) -> Expander {
+        let values = BuildValues {
+            http_ip: self.driver.guest_view_of_host().to_string(),
+            http_port,
+            ssh_public_key: self.identity.key.public_line().to_owned(),
+            root_password_hash: Secret::new(self.identity.password_hash.as_str()),
+        };
+        Expander::new(&self.target, values)
+    }
+
+    /// Every text that must not appear in any output.
+    pub(crate) fn secrets(&self) -> Vec<Secret> {
+        let mut secrets = self.identity.secrets();
+        secrets.extend(self.expander(0).secrets());
+        secrets
     }
 
     /// Starts a machine, recorded in the journal before and after.

@@ -15,7 +15,7 @@ use super::watch::{self, Watch};
 use crate::console::{self, Screen, boot_command};
 use crate::http::{Bounds, Content, Server};
 use crate::media::Medium;
-use crate::target::{InstallEnd, Late, template};
+use crate::target::{Expander, InstallEnd};
 use crate::ui::{Event, Failure, Kind, Outcome};
 use crate::vm::{Exit, Machine};
 
@@ -132,7 +132,8 @@ async fn type_command(
 ) -> Outcome<()> {
     let boot = &context.target.boot;
     context.ledger.switch(Account::Typing);
-    let text = template::expand_boot_command(&boot.command, &late(context, server.addr().port()), &context.target)?;
+    let expander = context.expander(server.addr().port());
+    let text = expander.expand_until_stable("boot.command", &boot.command)?;
     let command = boot_command::parse(&text).map_err(|error| {
         Failure::input("the boot command cannot be typed").because(error).fact("field", "boot.command")
     })?;
@@ -212,18 +213,6 @@ pub(crate) fn describe(exit: &Exit) -> String {
     }
 }
 
-/// The values that templates could not know before the build. Without a server the port is 0,
-/// as in packer.
-pub(crate) fn late(context: &Context, http_port: u16) -> Late {
-    Late {
-        http_ip: context.driver.guest_view_of_host().to_string(),
-        http_port,
-        name: context.target.name.clone(),
-        ssh_public_key: context.identity.key.public_line().to_owned(),
-        root_password_hash: context.identity.password_hash.clone(),
-    }
-}
-
 /// Starts the answer-file server on the build network.
 async fn serve(context: &Context) -> Outcome<Server> {
     let address = context.driver.host_address();
@@ -232,9 +221,8 @@ async fn serve(context: &Context) -> Outcome<Server> {
 }
 
 fn content(context: &Context, port: u16) -> Outcome<Content> {
-    let values = late(context, port);
     let mut content = Content::new();
-    for (path, text) in answers(context, &values)? {
+    for (path, text) in answers(context, &context.expander(port))? {
         content = content.page(&path, "text/plain; charset=utf-8", text)?;
     }
     for directory in &context.target.http.directories {
@@ -244,18 +232,21 @@ fn content(context: &Context, port: u16) -> Outcome<Content> {
 }
 
 /// Every answer file, rendered, by its path.
-pub(crate) fn answers(context: &Context, values: &Late) -> Outcome<BTreeMap<String, String>> {
+pub(crate) fn answers(
+    context: &Context,
+    expander: &Expander,
+) -> Outcome<BTreeMap<String, String>> {
     let http = &context.target.http;
     let mut pages = BTreeMap::new();
     for (path, asset) in &http.files {
         let text = String::from_utf8(context.assets.read(asset)?).map_err(|error| {
             Failure::input("an answer file is not UTF-8 text").because(error).fact("file", asset)
         })?;
-        pages.insert(path.clone(), template::render(asset, &text, values, &context.target)?);
+        pages.insert(path.clone(), expander.expand(asset, &text)?);
     }
     for (path, text) in &http.content {
         let place = format!("http.content.{path}");
-        pages.insert(path.clone(), template::render(&place, text, values, &context.target)?);
+        pages.insert(path.clone(), expander.expand(&place, text)?);
     }
     Ok(pages)
 }

@@ -9,8 +9,8 @@ use std::fmt::Write;
 use sha2::{Digest, Sha256};
 
 use super::context::Context;
-use crate::target::{Late, template};
-use crate::ui::Outcome;
+use crate::target::{BuildValues, Expander};
+use crate::ui::{Outcome, Secret};
 
 /// Version of what the key covers; raised when the meaning of a stage changes.
 const SCHEME: &str = "imgforge-install-1";
@@ -32,22 +32,22 @@ impl Inputs {
 /// placeholders for what differs from build to build.
 pub(crate) fn install(context: &Context, medium_sha256: &str) -> Outcome<String> {
     let target = &context.target;
-    let stable = Late {
+    let stable = BuildValues {
         http_ip: "http-ip".into(),
         http_port: 0,
-        name: target.name.clone(),
         ssh_public_key: "ssh-public-key".into(),
-        root_password_hash: "root-password-hash".into(),
+        root_password_hash: Secret::new("root-password-hash"),
     };
+    let expander = Expander::new(target, stable);
     let mut inputs = Inputs(Sha256::new());
     inputs.add("scheme", SCHEME.as_bytes());
     inputs.add("medium", medium_sha256.as_bytes());
     inputs.add("firmware", format!("{:?}", target.machine.firmware).as_bytes());
     inputs.add("disk", &target.machine.disk_mib.to_le_bytes());
     inputs.add("install", format!("{:?}", target.install.end).as_bytes());
-    let typed = template::expand_boot_command(&target.boot.command, &stable, target)?;
+    let typed = expander.expand_until_stable("boot.command", &target.boot.command)?;
     inputs.add("boot", typed.as_bytes());
-    for (path, text) in super::install::answers(context, &stable)? {
+    for (path, text) in super::install::answers(context, &expander)? {
         inputs.add(&path, text.as_bytes());
     }
     Ok(inputs.0.finalize().iter().fold(String::new(), |mut hex, byte| {

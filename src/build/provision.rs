@@ -15,8 +15,9 @@ use super::context::Context;
 use super::ledger::Account;
 use super::on_error::{Decision, OnError};
 use crate::console::Screen;
-use crate::guest::{self, HostKeys, Lifeline, Login, Mask, Patience, Provisioner, Session};
-use crate::target::{Step, template};
+use crate::guest::provision::{self, StepReport};
+use crate::guest::{self, HostKeys, Lifeline, Login, Mask, Patience, Session};
+use crate::target::{Expander, Step};
 use crate::ui::{Event, Failure, Kind, Outcome};
 use crate::vm::{Forward, Machine, MachineEvent};
 
@@ -110,7 +111,7 @@ async fn log_in(
     let session = guest::connect(&wait, ssh.timeout, &context.events).await.map_err(|problem| {
         problem.fact("guest", format!("port {} of the guest, forwarded to {address}", ssh.port))
     })?;
-    session.set_mask(Mask::new(&context.identity.secrets()));
+    session.set_mask(Mask::new(&context.secrets()));
     Ok(session)
 }
 
@@ -132,14 +133,12 @@ pub(crate) async fn run(
     guest: &Guest,
     on_error: OnError,
 ) -> Result<String, Stopped> {
-    let mut provisioner = provisioner(context, guest);
+    let expander = context.expander(0);
     let mut notes = Vec::new();
     for step in &context.target.provision {
         context.check_cancelled()?;
-        let note = one_step(context, guest, &mut provisioner, step, on_error).await?;
-        if !note.is_empty() {
-            notes.push(note);
-        }
+        let report = one_step(context, guest, &expander, step, on_error).await?;
+        notes.push(format!("{}: {}", report.name, report.summary));
     }
     Ok(notes.join(", "))
 }
@@ -147,16 +146,27 @@ pub(crate) async fn run(
 async fn one_step(
     context: &Context,
     guest: &Guest,
-    provisioner: &mut Provisioner,
+    expander: &Expander,
     step: &Step,
     on_error: OnError,
-) -> Result<String, Stopped> {
+) -> Result<StepReport, Stopped> {
+    let expand = |text: &str| expander.expand(&step.name, text);
+    let work = provision::Context {
+        session: &guest.session,
+        events: &context.events,
+        assets: context.assets.as_ref(),
+        expand: &expand,
+        http: None,
+        build_name: &context.target.name,
+        builder: context.driver.name(),
+        run_dir: &context.run_dir,
+    };
     loop {
         context.ledger.switch(Account::Guest);
-        let result = provisioner.run(step).await;
+        let result = provision::run_step(step, &work).await;
         context.ledger.switch(Account::Own);
         let problem = match result {
-            Ok(report) => return Ok(report.note),
+            Ok(report) => return Ok(report),
             Err(problem) if problem.kind() == Kind::Interrupted => return Err(problem.into()),
             Err(problem) => problem.within(&step.name),
         };
@@ -172,20 +182,4 @@ async fn one_step(
             decision => return Err(Stopped { problem, decision }),
         }
     }
-}
-
-fn provisioner(context: &Context, guest: &Guest) -> Provisioner {
-    let values = super::install::late(context, 0);
-    let target = context.target.clone();
-    Provisioner::new(
-        guest.session.clone(),
-        context.assets.clone(),
-        context.events.clone(),
-        context.token.clone(),
-    )
-    .run_dir(&context.run_dir)
-    .identity(&context.identity.key)
-    .secrets(context.identity.secrets())
-    .name(&context.target.name, context.driver.name())
-    .expand(move |place, text| template::render(place, text, &values, &target))
 }
