@@ -26,3 +26,7 @@ pub use lifeline::Lifeline;
 pub use lines::Mask;
 pub use session::{Captured, Return, Session};
 pub use wait::{Patience, Wait, connect};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

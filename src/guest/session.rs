@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::Msg;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect};
+use russh::{ChannelReadHalf, ChannelWriteHalf, Disconnect};
 use tokio::time::{Instant, interval, sleep_until, timeout};
 
 use super::attempt::Connection;
@@ -24,7 +24,7 @@ use crate::ui::{Event, Events, Failure, Outcome, Stream};
 /// Longest wait for a channel; the peer is alive, so this is one round trip.
 const CHANNEL_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time to kill a command that ran out of time.
-const KILL_LIMIT: Duration = Duration::from_secs(20);
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// After a command's exit, the longest wait for the end of its output: a process that it left
 /// behind may hold the other end open for ever.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
