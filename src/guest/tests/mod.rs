@@ -8,8 +8,11 @@
 //! shadow file and the boot id are private copies: the machine that runs the tests is the
 //! "guest", and nothing of it is touched but what a test names by an absolute path.
 
+mod ansible;
+mod files;
 mod login;
 mod session;
+mod shell;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -68,7 +71,7 @@ impl Server {
         let config = format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
              PasswordAuthentication {passwords}\nKbdInteractiveAuthentication no\nUsePAM no\n\
-             PermitRootLogin yes\nStrictModes no\nPidFile none\nUseDNS no\n\
+             PermitRootLogin yes\nPermitUserEnvironment yes\nStrictModes no\nPidFile none\nUseDNS no\n\
              Subsystem sftp internal-sftp\n",
             setup.port,
             place.join("host").display(),
@@ -143,4 +146,94 @@ pub(super) async fn logged_in() -> (Server, Session, CancellationToken) {
     wait.lifeline = Lifeline::only_cancel(cancel.clone());
     let session = connect(&wait, Duration::from_secs(30), &Events::silent()).await.unwrap();
     (server, session, cancel)
+}
+
+/// Assets from a list of path, mode and text.
+pub(super) struct Listed(pub(super) Vec<(&'static str, u32, &'static str)>);
+
+impl crate::target::Assets for Listed {
+    fn read(&self, path: &str) -> crate::ui::Outcome<Vec<u8>> {
+        let found = self.0.iter().find(|(name, ..)| *name == path);
+        let missing = || crate::ui::Failure::input(format!("there is no file `{path}`"));
+        Ok(found.ok_or_else(missing)?.2.as_bytes().to_vec())
+    }
+
+    fn tree(&self, path: &str) -> crate::ui::Outcome<Vec<crate::target::AssetFile>> {
+        let root = format!("{path}/");
+        let files: Vec<_> = self
+            .0
+            .iter()
+            .filter_map(|(name, mode, text)| {
+                let path = name.strip_prefix(root.as_str())?.to_owned();
+                Some(crate::target::AssetFile {
+                    path,
+                    mode: *mode,
+                    bytes: text.as_bytes().to_vec(),
+                })
+            })
+            .collect();
+        if files.is_empty() {
+            return Err(crate::ui::Failure::input(format!("there is no directory `{path}`")));
+        }
+        Ok(files)
+    }
+}
+
+/// A place for steps to run in, with `{{ .Name }}` as the only late variable.
+pub(super) struct Stage {
+    pub(super) assets: Listed,
+    pub(super) run_dir: TempDir,
+    pub(super) events: Events,
+    pub(super) list: std::sync::Arc<std::sync::Mutex<Vec<crate::ui::Event>>>,
+}
+
+impl Stage {
+    pub(super) fn new(assets: Vec<(&'static str, u32, &'static str)>) -> Self {
+        let (events, list) = Events::recorded();
+        Self { assets: Listed(assets), run_dir: tempfile::tempdir().unwrap(), events, list }
+    }
+
+    pub(super) async fn run(
+        &self,
+        session: &Session,
+        step: crate::target::Step,
+    ) -> crate::ui::Outcome<StepReport> {
+        let context = Context {
+            session,
+            events: &self.events,
+            assets: &self.assets,
+            expand: &|text| Ok(text.replace("{{ .Name }}", "tiny-1")),
+            http: Some("10.0.2.2:8100".parse().unwrap()),
+            build_name: "tiny",
+            builder: "qemu",
+            run_dir: self.run_dir.path(),
+        };
+        run_step(&step, &context).await
+    }
+
+    /// All lines of output so far.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let list = self.list.lock().unwrap();
+        list.iter()
+            .filter_map(|event| match event {
+                crate::ui::Event::Output { line, .. } => Some(line.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+pub(super) fn step(action: crate::target::Action) -> crate::target::Step {
+    crate::target::Step {
+        name: "a step".into(),
+        timeout: Duration::from_secs(60),
+        max_retries: 0,
+        action,
+    }
+}
+
+/// What our private directories have left in the guest.
+pub(super) async fn leftovers(session: &Session) -> String {
+    let look = "ls -d /run/imgforge-* /dev/shm/imgforge-* /tmp/imgforge-* /var/tmp/imgforge-* 2>/dev/null || :";
+    session.ignoring_cancel().capture(&Command::new(look), 4096).await.unwrap().text()
 }
