@@ -10,19 +10,31 @@
 
 mod attempt;
 mod command;
+mod diagnose;
 mod hostkeys;
 mod keys;
 mod lifeline;
 mod lines;
+mod local;
+mod provision;
 mod received;
+mod scratch;
 mod session;
+mod upload;
 mod wait;
 
 pub use attempt::Login;
 pub use command::{Command, Ended};
+pub use diagnose::{GuestLog, collect_logs};
 pub use hostkeys::HostKeys;
 pub use keys::{BuildKey, crypt_sha512, random_password};
 pub use lifeline::Lifeline;
 pub use lines::Mask;
+pub use provision::{Context, Recap, StepReport, run_step};
 pub use session::{Captured, Return, Session};
+pub use upload::{download, upload_bytes, upload_tree};
 pub use wait::{Patience, Wait, connect};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

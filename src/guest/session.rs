@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::Msg;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect};
+use russh::{ChannelReadHalf, ChannelWriteHalf, Disconnect};
 use tokio::time::{Instant, interval, sleep_until, timeout};
 
 use super::attempt::Connection;
@@ -24,7 +24,7 @@ use crate::ui::{Event, Events, Failure, Outcome, Stream};
 /// Longest wait for a channel; the peer is alive, so this is one round trip.
 const CHANNEL_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time to kill a command that ran out of time.
-const KILL_LIMIT: Duration = Duration::from_secs(20);
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// After a command's exit, the longest wait for the end of its output: a process that it left
 /// behind may hold the other end open for ever.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
@@ -36,6 +36,7 @@ const PIECE: usize = 32 * 1024;
 pub struct Session {
     shared: Arc<Shared>,
     lifeline: Lifeline,
+    deadline: Option<Instant>,
 }
 
 struct Shared {
@@ -91,7 +92,7 @@ impl Session {
             connection: Mutex::new(Arc::new(connection)),
             mask: Mutex::new(Mask::default()),
         };
-        Self { shared: Arc::new(shared), lifeline }
+        Self { shared: Arc::new(shared), lifeline, deadline: None }
     }
 
     /// Hides these secrets in all output from now on.
@@ -119,10 +120,17 @@ impl Session {
         &self.lifeline
     }
 
-    /// A handle that goes on when the build is cancelled, for cleaning up.
+    /// A handle that goes on when the build is cancelled and its time is over, for cleaning up.
     #[must_use]
     pub fn ignoring_cancel(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), lifeline: self.lifeline.ignoring_cancel() }
+        let lifeline = self.lifeline.ignoring_cancel();
+        Self { shared: Arc::clone(&self.shared), lifeline, deadline: None }
+    }
+
+    /// A handle whose commands all end by `deadline`, whatever time they may take by themselves.
+    #[must_use]
+    pub fn until(&self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self.clone() }
     }
 
     /// The connection is gone.
@@ -193,7 +201,9 @@ impl Session {
         give: &mut (dyn FnMut(Stream, &[u8]) + Send),
     ) -> Outcome<Ended> {
         let (launcher, feed) = command.launch()?;
-        let deadline = Instant::now() + command.timeout();
+        let start = Instant::now();
+        let own = start + command.timeout();
+        let deadline = self.deadline.map_or(own, |cap| cap.min(own));
         let (mut reader, writer) = self.channel(launcher).await?;
         let feeding = feed_all(&writer, feed);
         tokio::pin!(feeding);
@@ -209,7 +219,7 @@ impl Session {
                     if drain.is_some() {
                         break None;
                     }
-                    break Some(out_of_time(command.timeout()));
+                    break Some(out_of_time(deadline.saturating_duration_since(start)));
                 }
                 message = reader.wait() => {
                     if !received.take(message, &mut pid, give) {
@@ -342,7 +352,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn out_of_time(limit: Duration) -> Failure {
-    Failure::build(format!("timed out after {} s", limit.as_secs_f64()))
+    Failure::build(format!("timed out after {:.1} s", limit.as_secs_f64()))
 }
 
 /// Sends everything, then the end of the stream. A command may end without reading it all.

@@ -4,6 +4,8 @@
 
 //! What to build: schema, catalogue, variables, templates.
 
+mod assets;
 mod resolved;
 
+pub use assets::{AssetFile, Assets};
 pub use resolved::*;
