@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,6 +26,8 @@ use super::log::{Log, Request};
 
 /// Largest request head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
+/// Longest time until accepting is tried again after it failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Most header lines of a request.
 const MAX_HEADERS: usize = 64;
 
@@ -60,9 +62,16 @@ pub(super) async fn accept(listener: TcpListener, state: State) {
                     drop(place);
                 });
             }
-            // Out of descriptors, or a client that left before its turn. Another task must get
-            // to run, and free one, before the next try.
-            _ => tokio::task::yield_now().await,
+            // Out of descriptors, or a client that left before its turn: the next try comes when
+            // a connection has ended, or a little later when none of ours is open.
+            _ => {
+                let freed = async {
+                    if open.join_next().await.is_none() {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                let _ = tokio::time::timeout(ACCEPT_PAUSE, freed).await;
+            }
         }
     }
     drop(listener);

@@ -97,8 +97,14 @@ impl Cache {
     }
 
     /// The cached medium for `key`, hashed again only if its file changed. A file whose content
-    /// no longer fits its name is removed with a warning.
-    pub(super) async fn find(&self, key: &Key, watch: &Watch<'_>) -> Outcome<Option<Hit>> {
+    /// no longer fits its name counts as absent; it is removed by who holds the entry's lock, as
+    /// another build may just have replaced it.
+    pub(super) async fn find(
+        &self,
+        key: &Key,
+        lock: Option<&Lock>,
+        watch: &Watch<'_>,
+    ) -> Outcome<Option<Hit>> {
         let known = load::<Known>(&self.known_path(key)).or_else(|| {
             let sha256 = key.0.strip_prefix("sha256-")?.to_owned();
             Some(Known { sha256, url: "cache".to_owned() })
@@ -114,9 +120,11 @@ impl Cache {
         if digests.of(Algorithm::Sha256) == known.sha256 {
             return Ok(Some(Hit { path, url: known.url, digests, bytes }));
         }
-        let text = format!("{} was damaged in the cache; it is removed", path.display());
-        watch.events.warn(text);
-        fs::remove_file(&path).map_err(|error| unusable(&path, "remove", error))?;
+        if lock.is_some() {
+            let text = format!("{} was damaged in the cache; it is removed", path.display());
+            watch.events.warn(text);
+            fs::remove_file(&path).map_err(|error| unusable(&path, "remove", error))?;
+        }
         Ok(None)
     }
 

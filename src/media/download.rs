@@ -327,7 +327,18 @@ impl Job<'_> {
         } else {
             "the transfer broke off"
         };
-        let failure = self.failure(what).because(error.without_url());
+        let connect = error.is_connect();
+        let mut failure = self.failure(what).because(error.without_url());
+        if failure.causes().iter().any(|cause| cause.contains("certificate")) {
+            failure = failure.hint(
+                "check this host's clock and its certificate authorities \
+                 (`apt-get install ca-certificates`)",
+            );
+        } else if connect {
+            failure = failure.hint(
+                "check the network and http_proxy/https_proxy, or give another mirror's address",
+            );
+        }
         match permanent {
             true => Stop::Address(failure).into(),
             false => Trouble::Retry(failure, None),

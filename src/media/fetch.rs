@@ -140,7 +140,7 @@ impl Run<'_> {
     async fn web(&self, url: &Url) -> Result<Medium, Stop> {
         let key = self.key(url);
         let name = Source::Web(url.clone()).base_name();
-        if let Some(hit) = self.cache.find(&key, &self.watch).await.map_err(Stop::Run)? {
+        if let Some(hit) = self.cache.find(&key, None, &self.watch).await.map_err(Stop::Run)? {
             return Ok(self.cached(hit, name));
         }
         if self.options.offline {
@@ -152,9 +152,10 @@ impl Run<'_> {
             ));
         }
         self.cache.make().map_err(Stop::Run)?;
-        let _lock = self.cache.lock(&key, &self.watch).await.map_err(Stop::Run)?;
+        let lock = self.cache.lock(&key, &self.watch).await.map_err(Stop::Run)?;
         // Another build may have finished it while this one waited.
-        if let Some(hit) = self.cache.find(&key, &self.watch).await.map_err(Stop::Run)? {
+        let found = self.cache.find(&key, Some(&lock), &self.watch).await;
+        if let Some(hit) = found.map_err(Stop::Run)? {
             return Ok(self.cached(hit, name));
         }
         self.download(url, &key, name).await

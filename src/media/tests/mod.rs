@@ -35,10 +35,17 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let mut options = FetchOptions::new(folder.path().join("cache"));
         options.proxy = false;
-        options.limits.stall = Duration::from_millis(300);
+        options.limits.stall = Duration::from_secs(10);
         options.limits.backoff = Duration::from_millis(10);
         let (events, list) = Events::recorded();
         Self { folder, options, events, list }
+    }
+
+    /// For tests in which a server stalls on purpose.
+    fn impatient() -> Self {
+        let mut bench = Self::new();
+        bench.options.limits.stall = Duration::from_millis(500);
+        bench
     }
 
     async fn fetch(&self, urls: &[&str], checksum: Checksum) -> Outcome<Medium> {

@@ -15,7 +15,7 @@ use crate::ui::Kind;
 
 #[tokio::test]
 async fn a_broken_transfer_goes_on_where_it_ended() {
-    let (bench, body) = (Bench::new(), body(500_000));
+    let (bench, body) = (Bench::impatient(), body(500_000));
     let served = body.clone();
     let mirror = Mirror::start(move |asked| {
         let answer = Answer::ranged(&served, asked).with("etag", "\"v1\"");
@@ -92,7 +92,7 @@ async fn a_part_that_is_whole_needs_no_more_bytes() {
 
 #[tokio::test]
 async fn another_mirror_continues_what_the_first_began() {
-    let (bench, body) = (Bench::new(), body(500_000));
+    let (bench, body) = (Bench::impatient(), body(500_000));
     let (first, second) = (body.clone(), body.clone());
     let dying = Mirror::start(move |asked| match asked.number {
         0 => Answer::ranged(&first, asked).cut(300_000, End::Stalls),
@@ -110,11 +110,11 @@ async fn another_mirror_continues_what_the_first_began() {
 
 #[tokio::test]
 async fn a_stall_ends_after_its_limit_not_after_a_total_time() {
-    let bench = Bench::new();
+    let bench = Bench::impatient();
     let mirror = Mirror::start(|_| Answer::whole(body(100)).cut(50, End::Stalls)).await;
     let started = Instant::now();
     let failure = bench.fetch(&[&mirror.url("a.iso")], sha256(b"x")).await.unwrap_err();
-    assert!(failure.to_string().contains("sent nothing for 0.3 s"), "{failure}");
+    assert!(failure.to_string().contains("sent nothing for 0.5 s"), "{failure}");
     assert!(failure.to_string().contains("attempts 4"), "{failure}");
     assert_eq!(mirror.count(), 4);
     assert!(started.elapsed() < Duration::from_secs(10));
@@ -237,7 +237,8 @@ async fn what_cannot_fit_is_refused_before_it_is_sent() {
 #[tokio::test]
 async fn a_disk_that_fills_up_is_named() {
     let (bench, token) = (Bench::new(), CancellationToken::new());
-    let mirror = Mirror::start(|_| Answer::whole(body(3_000_000))).await;
+    let large = body(3_000_000);
+    let mirror = Mirror::start(move |_| Answer::whole(large.clone())).await;
     let part = bench.folder.path().join("x.part");
     std::os::unix::fs::symlink("/dev/full", &part).unwrap();
     let url = mirror.url("a.iso").parse().unwrap();
@@ -278,4 +279,57 @@ async fn child_behind_a_proxy() {
     let url = "http://mirror.invalid/a.iso";
     let medium = bench.fetch(&[url], sha256(url.as_bytes())).await.unwrap();
     assert_eq!(medium.bytes, url.len() as u64);
+}
+
+#[tokio::test]
+async fn a_killed_build_leaves_no_lock_and_its_part_is_continued() {
+    let (bench, body) = (Bench::new(), body(3_000_000));
+    let served = body.clone();
+    let mirror = Mirror::start(move |asked| match asked.number {
+        0 => Answer::ranged(&served, asked).cut(2_500_000, End::Stalls),
+        _ => Answer::ranged(&served, asked),
+    })
+    .await;
+    let url = mirror.url("a.iso");
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "media::tests::transfer::child_to_be_killed", "--ignored"])
+        .env("IMGFORGE_TEST_URL", &url)
+        .env("IMGFORGE_TEST_CACHE", &bench.options.cache_dir)
+        .env("IMGFORGE_TEST_SHA256", hex_of(Algorithm::Sha256, &body))
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let part = bench.cache().join(format!("sha256-{}.part", hex_of(Algorithm::Sha256, &body)));
+    let begun = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        while std::fs::metadata(&part).map_or(0, |metadata| metadata.len()) < 1_000_000 {
+            ticks.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), begun).await.unwrap();
+    let urls = [url.as_str()];
+    let waiting = bench.fetch(&urls, sha256(&body));
+    let kill = async {
+        while !bench.said().contains("another build") {
+            tokio::task::yield_now().await;
+        }
+        child.kill().await.unwrap();
+    };
+    let (medium, ()) = tokio::join!(waiting, kill);
+    assert_eq!(std::fs::read(medium.unwrap().path).unwrap(), body);
+    assert!(mirror.asked.lock().unwrap()[1].range.is_some(), "the part was not continued");
+    assert_eq!(bench.kept().len(), 1, "{:?}", bench.kept());
+}
+
+#[tokio::test]
+#[ignore = "run by another test, which kills it"]
+async fn child_to_be_killed() {
+    let of = |name: &str| std::env::var(name).unwrap();
+    let mut bench = Bench::new();
+    bench.options.cache_dir = of("IMGFORGE_TEST_CACHE").into();
+    bench.options.limits.stall = Duration::from_secs(600);
+    let hex = of("IMGFORGE_TEST_SHA256");
+    let checksum = Checksum::Digest { algorithm: Algorithm::Sha256, hex };
+    let _ = bench.fetch(&[&of("IMGFORGE_TEST_URL")], checksum).await;
 }
