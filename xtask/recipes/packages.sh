@@ -5,7 +5,7 @@
 # What the recipes share: messages, tool checks, and packages from the mirror.
 # To be sourced by bash. A recipe sets `recipe` (its name in messages), `suite`
 # and `cache` first, and calls `open_lists` before `field` and `deb`.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 
 arch=amd64
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -51,7 +51,8 @@ program() {
     while [ ${#queue[@]} -gt 0 ]; do
         local next=()
         while read -r lib; do
-            [ ! -e "$2/lib/x86_64-linux-gnu/$lib" ] && [ "$lib" != ld-linux-x86-64.so.2 ] || continue
+            [ "$lib" != ld-linux-x86-64.so.2 ] || continue
+            [ ! -e "$2/lib/x86_64-linux-gnu/$lib" ] || continue
             found=$(find "$work/lib" -name "$lib" -print -quit)
             [ -n "$found" ] || die "$3 needs $lib, which no listed package holds"
             cp -L "$found" "$2/lib/x86_64-linux-gnu/$lib"
@@ -171,7 +172,7 @@ cp "$work/pkg/boot/vmlinuz-$kver" "$iso/install.amd/vmlinuz"
 { pack "$payload"; pack "$installer" | gzip -9; } >"$iso/install.amd/initrd.gz"
 cp "$work/pkg/usr/share/grub/unicode.pf2" "$iso/boot/grub/font.pf2"
 echo "Tiny installer made from Debian 12 packages" >"$iso/.disk/info"
-cp "$recipes/tiny/grub.cfg" "$iso/boot/grub/grub.cfg"
+cp "$recipes/netinst-grub.cfg" "$iso/boot/grub/grub.cfg"
 echo 'source /boot/grub/grub.cfg' >"$iso/boot/grub/x86_64-efi/grub.cfg"
 loader=$work/pkg/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed
 cp "$loader" "$iso/EFI/boot/bootx64.efi"

@@ -2,6 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
+# shellcheck shell=sh
 # The answer file of the tiny installer: a shell script that its functions serve.
 say "Installing {{ .Name }}"
 partition_disk /dev/vda

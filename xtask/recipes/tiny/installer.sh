@@ -93,7 +93,8 @@ set_root_password() {
 
 # authorize_root_key LINE: a line for authorized_keys.
 authorize_root_key() {
-    mkdir -p -m 0700 "$target/root/.ssh"
+    mkdir -p "$target/root/.ssh"
+    chmod 0700 "$target/root/.ssh"
     printf '%s\n' "$1" >>"$target/root/.ssh/authorized_keys"
     chmod 0600 "$target/root/.ssh/authorized_keys"
 }
