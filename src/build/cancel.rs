@@ -46,10 +46,8 @@ impl Cancel {
             Failure::build("cannot handle signals").because(error).hint("run `imgforge doctor`")
         };
         // A thread and runtime of its own: a busy build must not delay the second Ctrl-C.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(failed)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let mut signals = {
             let _inside = runtime.enter();
             Signals::take().map_err(failed)?
@@ -99,8 +97,8 @@ impl Cancel {
 
     async fn listen(&self, signals: &mut Signals, say: impl Fn(&str)) {
         self.received.store(signals.next().await, Ordering::SeqCst);
-        self.token.cancel();
         say("interrupted: cleaning up (again to stop at once)");
+        self.token.cancel();
         signals.next().await;
         let killed: usize = self.locked().iter().map(Journal::kill_processes).sum();
         say(&format!(
@@ -150,7 +148,8 @@ impl Signals {
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(test)]

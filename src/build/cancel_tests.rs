@@ -36,7 +36,7 @@ fn victim() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut command = tokio::process::Command::new("sleep");
-        let (child, _entry) = journal.spawn(command.arg("600")).unwrap();
+        let (child, _entry) = journal.spawn(command.arg("60")).unwrap();
         tell(&format!("pid {}", child.id().unwrap()));
         cancel.token().cancelled().await;
         tell(&format!("cancelled {}", cancel.check().unwrap_err().kind().exit_code()));

@@ -115,7 +115,9 @@ impl Journal {
     /// When the path has no last component.
     pub fn scratch(&self, finished: &Path) -> Outcome<PathBuf> {
         let whole = std::path::absolute(finished).unwrap_or_else(|_| finished.to_owned());
-        let clear = |path: &Path| Some((path.parent()?.canonicalize().ok()?, path.file_name()?.to_str()?.to_owned()));
+        let clear = |path: &Path| {
+            Some((path.parent()?.canonicalize().ok()?, path.file_name()?.to_str()?.to_owned()))
+        };
         let (parent, name) = clear(&whole).ok_or_else(|| {
             Failure::input(format!("cannot write to {}", finished.display()))
                 .fact("path", finished.display())

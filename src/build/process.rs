@@ -5,10 +5,12 @@
 //! Processes as the journal knows them: a pid alone is never trusted.
 //!
 //! A pid is reused once its process is gone, so a process is identified by pid, start time and
-//! name together, as `/proc` tells them: `/proc/PID/stat` where it exists (proc(5): field 22 in
+//! name together (a process that has become another program by exec, by the mark of its build in
+//! its environment instead of its name), as `/proc` tells them: `/proc/PID/stat` where it exists (proc(5): field 22 in
 //! clock ticks since boot), else the binary `/proc/PID/psinfo` (proc(5) of illumos, LP64
 //! layout). A process that `/proc` does not show is taken for gone.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -39,6 +41,17 @@ pub(super) struct Identity {
     pub(super) group: i32,
     /// Ended, but its parent has not asked for its status yet.
     pub(super) ended: bool,
+}
+
+/// A process that a build started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Its pid.
+    pub(super) pid: u32,
+    /// What it was when it was found or written down.
+    pub(super) identity: Identity,
+    /// The id of its build.
+    pub(super) build: String,
 }
 
 /// Looks a process up.
@@ -92,7 +105,6 @@ pub(super) fn boot_id() -> Option<String> {
 /// Processes of this user that carry [`BUILD_VARIABLE`] with this build's id, or that are one of
 /// the `programs` and name a file below `run_dir` on their command line.
 pub(super) fn marked(id: &str, run_dir: &Path, programs: &[String]) -> Vec<u32> {
-    let variable = format!("{BUILD_VARIABLE}={id}");
     let mut inside = run_dir.as_os_str().as_bytes().to_vec();
     inside.push(b'/');
     let own = nix::unistd::geteuid().as_raw();
@@ -102,10 +114,8 @@ pub(super) fn marked(id: &str, run_dir: &Path, programs: &[String]) -> Vec<u32> 
         .filter(|pid| *pid > 1 && *pid != std::process::id())
         .filter(|pid| fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == own))
         .filter(|pid| {
-            let read = |what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
-            let environ = read("environ");
-            let has_variable = environ.split(|b| *b == 0).any(|v| v == variable.as_bytes());
-            has_variable || is_program_of_run(&read("cmdline"), &inside, programs)
+            let cmdline = || fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            carries_mark(*pid, id) || is_program_of_run(&cmdline(), &inside, programs)
         })
         .collect()
 }
@@ -130,37 +140,52 @@ pub(super) enum Ended {
     Gone,
 }
 
-/// Ends exactly the process that has this identity: SIGTERM first unless `at_once`, then
-/// SIGKILL. A process that leads a group takes its group with it.
-pub(super) fn end(pid: u32, known: &Identity, at_once: bool) -> Result<Ended, String> {
-    if !is_same(pid, known) {
+/// Ends exactly this process: SIGTERM first unless `at_once`, then SIGKILL. A process that leads
+/// a group takes its group with it.
+pub(super) fn end(known: &Known, at_once: bool) -> Result<Ended, String> {
+    if !lives(known) {
         return Ok(Ended::Gone);
     }
-    if !at_once && signal(pid, known, Signal::SIGTERM)? && wait_gone(pid, known) {
+    if !at_once && signal(known, Signal::SIGTERM)? && wait_gone(known) {
         return Ok(Ended::Killed);
     }
-    if !is_same(pid, known) {
+    if !lives(known) {
         return Ok(Ended::Killed);
     }
-    signal(pid, known, Signal::SIGKILL)?;
-    if wait_gone(pid, known) {
+    signal(known, Signal::SIGKILL)?;
+    if wait_gone(known) {
         return Ok(Ended::Killed);
     }
-    Err(format!("process {pid} ({}) did not end within {} s of SIGKILL", known.name, GRACE.as_secs()))
+    Err(format!("{known} did not end within {} s of SIGKILL", GRACE.as_secs()))
 }
 
 /// Still the process that was written down, and alive.
-pub(super) fn is_same(pid: u32, known: &Identity) -> bool {
-    pid > 1
-        && identify(pid).is_some_and(|now| {
-            !now.ended && now.start == known.start && now.name == known.name
+pub(super) fn lives(known: &Known) -> bool {
+    known.pid > 1
+        && identify(known.pid).is_some_and(|now| {
+            !now.ended
+                && now.start == known.identity.start
+                && (now.name == known.identity.name || carries_mark(known.pid, &known.build))
         })
 }
 
+fn carries_mark(pid: u32, build: &str) -> bool {
+    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let variable = format!("{BUILD_VARIABLE}={build}");
+    environ.split(|b| *b == 0).any(|v| v == variable.as_bytes())
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", self.identity.name, self.pid)
+    }
+}
+
 /// Sends the signal; false when the process is gone already.
-fn signal(pid: u32, known: &Identity, signal: Signal) -> Result<bool, String> {
-    let number = i32::try_from(pid).map_err(|_| format!("process id {pid} is out of range"))?;
-    let leads_group = known.group == number && number != nix::unistd::getpgrp().as_raw();
+fn signal(known: &Known, signal: Signal) -> Result<bool, String> {
+    let failed = |why: &dyn fmt::Display| format!("cannot send {signal} to {known}: {why}");
+    let number = i32::try_from(known.pid).map_err(|error| failed(&error))?;
+    let leads_group = known.identity.group == number && number != nix::unistd::getpgrp().as_raw();
     let sent = if leads_group {
         killpg(Pid::from_raw(number), signal)
     } else {
@@ -169,13 +194,13 @@ fn signal(pid: u32, known: &Identity, signal: Signal) -> Result<bool, String> {
     match sent {
         Ok(()) => Ok(true),
         Err(Errno::ESRCH) => Ok(false),
-        Err(error) => Err(format!("cannot send {signal} to process {pid} ({}): {error}", known.name)),
+        Err(error) => Err(failed(&error)),
     }
 }
 
-fn wait_gone(pid: u32, known: &Identity) -> bool {
+fn wait_gone(known: &Known) -> bool {
     let deadline = Instant::now() + GRACE;
-    while is_same(pid, known) {
+    while lives(known) {
         if Instant::now() >= deadline {
             return false;
         }
@@ -214,20 +239,36 @@ mod tests {
         assert!(parse_psinfo(78, &bytes).is_none(), "another process's record");
     }
 
+    fn known(pid: u32) -> Known {
+        Known { pid, identity: identify(pid).unwrap(), build: "none".into() }
+    }
+
     #[test]
     fn ends_the_process_it_knows_and_no_other() {
-        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-        let pid = child.id();
-        let known = identify(pid).unwrap();
-        assert_eq!(known.name, "sleep");
-        let recycled = Identity { start: known.start + 1, ..known.clone() };
-        assert_eq!(end(pid, &recycled, false).unwrap(), Ended::Gone);
-        let renamed = Identity { name: "qemu".into(), ..known.clone() };
-        assert_eq!(end(pid, &renamed, true).unwrap(), Ended::Gone);
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let real = known(child.id());
+        assert_eq!(real.identity.name, "sleep");
+        let mut recycled = real.clone();
+        recycled.identity.start += 1;
+        assert_eq!(end(&recycled, false).unwrap(), Ended::Gone);
+        let mut renamed = real.clone();
+        renamed.identity.name = "qemu".into();
+        assert_eq!(end(&renamed, true).unwrap(), Ended::Gone);
         assert!(child.try_wait().unwrap().is_none(), "a process with another identity was killed");
-        assert_eq!(end(pid, &known, false).unwrap(), Ended::Killed);
+        assert_eq!(end(&real, false).unwrap(), Ended::Killed);
         child.wait().unwrap();
-        assert_eq!(end(pid, &known, false).unwrap(), Ended::Gone);
+        assert_eq!(end(&real, false).unwrap(), Ended::Gone);
+    }
+
+    #[test]
+    fn a_wrapper_that_becomes_another_program_is_still_known() {
+        let mut child =
+            Command::new("sleep").arg("60").env(BUILD_VARIABLE, "0-1-2").spawn().unwrap();
+        let mut wrapper = known(child.id());
+        wrapper.identity.name = "sh".into();
+        wrapper.build = "0-1-2".into();
+        assert_eq!(end(&wrapper, true).unwrap(), Ended::Killed);
+        child.wait().unwrap();
     }
 
     #[test]
@@ -240,8 +281,7 @@ mod tests {
             .unwrap();
         let mut ready = [0u8; 6];
         child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
-        let known = identify(child.id()).unwrap();
-        assert_eq!(end(child.id(), &known, false).unwrap(), Ended::Killed);
+        assert_eq!(end(&known(child.id()), false).unwrap(), Ended::Killed);
         child.wait().unwrap();
     }
 
@@ -250,13 +290,10 @@ mod tests {
         let id = uuid::Uuid::new_v4().to_string();
         let run = Path::new("/run/imgforge/0badcafe");
         let mut by_variable =
-            Command::new("sleep").arg("600").env(BUILD_VARIABLE, &id).spawn().unwrap();
+            Command::new("sleep").arg("60").env(BUILD_VARIABLE, &id).spawn().unwrap();
         let script = "read x; : /run/imgforge/0badcafe/qmp";
-        let mut by_path = Command::new("sh")
-            .args(["-c", script])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut by_path =
+            Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
         assert_eq!(marked(&id, run, &["qemu".into()]), vec![by_variable.id()]);
         let mut both = vec![by_variable.id(), by_path.id()];
         both.sort_unstable();

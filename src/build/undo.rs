@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::journal::write_record;
-use super::process::{self, Ended};
+use super::process::{self, Ended, Known};
 use super::record::{Contents, Effect, LARGEST, Pending, Record, Territory, parse};
 use super::state::{StateDirs, is_still};
 use crate::ui::{Events, Failure, Outcome};
@@ -208,8 +208,16 @@ fn remains(dirs: &StateDirs, found: &Found) -> Remains {
 }
 
 fn process_lives(contents: &Contents, pending: &Pending) -> bool {
-    let known = pending.pid.zip(pending.identity.as_ref());
-    same_boot(contents) && known.is_some_and(|(pid, known)| process::is_same(pid, known))
+    same_boot(contents) && known(contents, pending).is_some_and(|known| process::lives(&known))
+}
+
+/// The process of an entry, when its pid and identity were written down.
+fn known(contents: &Contents, pending: &Pending) -> Option<Known> {
+    Some(Known {
+        pid: pending.pid?,
+        identity: pending.identity.clone()?,
+        build: contents.id.clone(),
+    })
 }
 
 /// Processes do not outlive the boot in which they were started.
@@ -268,6 +276,7 @@ pub(super) fn undo_file(path: &Path, file: &mut File, territory: &Territory) -> 
             Err(why) => undone.failed.push(why),
         }
     }
+    end_unrecorded(&contents, &id, territory, &mut undone);
     if undone.failed.is_empty()
         && let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
@@ -276,6 +285,9 @@ pub(super) fn undo_file(path: &Path, file: &mut File, territory: &Territory) -> 
     }
     undone
 }
+
+/// How often [`end_unrecorded`] looks again.
+const ROUNDS: usize = 5;
 
 /// Ends processes that were started but whose pid never reached the journal, and children that
 /// outlived the process that was recorded.
@@ -292,17 +304,25 @@ fn end_unrecorded(contents: &Contents, id: &str, territory: &Territory, undone: 
             _ => None,
         })
         .collect();
-    for pid in process::marked(id, &contents.run_dir, &programs) {
-        let Some(identity) = process::identify(pid) else { continue };
-        if recorded.contains(&pid) || identity.ended {
-            continue;
+    let mut seen = recorded;
+    // A process may start another while it is looked for; a few rounds catch up with it.
+    for _ in 0..ROUNDS {
+        let mut fresh = process::marked(id, &contents.run_dir, &programs);
+        fresh.retain(|pid| !seen.contains(pid));
+        if fresh.is_empty() {
+            return;
         }
-        match process::end(pid, &identity, false) {
-            Ok(Ended::Killed) => undone
-                .removed
-                .push(Item { kind: "process", what: format!("{} (pid {pid})", identity.name) }),
-            Ok(Ended::Gone) => {}
-            Err(why) => undone.failed.push(why),
+        for pid in fresh {
+            seen.push(pid);
+            let Some(identity) = process::identify(pid).filter(|now| !now.ended) else { continue };
+            let known = Known { pid, identity, build: id.to_owned() };
+            match process::end(&known, false) {
+                Ok(Ended::Killed) => {
+                    undone.removed.push(Item { kind: "process", what: known.to_string() });
+                }
+                Ok(Ended::Gone) => {}
+                Err(why) => undone.failed.push(why),
+            }
         }
     }
 }
@@ -346,8 +366,8 @@ fn end_recorded(contents: &Contents, pending: &Pending) -> Result<bool, String> 
     if !same_boot(contents) {
         return Ok(false);
     }
-    match &pending.identity {
-        Some(known) => process::end(pid, known, false).map(|ended| ended == Ended::Killed),
+    match known(contents, pending) {
+        Some(known) => process::end(&known, false).map(|ended| ended == Ended::Killed),
         None if process::identify(pid).is_none() => Ok(false),
         None => Err(format!(
             "process {pid} may or may not be of this build (its start time is not known); \
@@ -360,8 +380,8 @@ fn end_recorded(contents: &Contents, pending: &Pending) -> Result<bool, String> 
 pub(super) fn kill_processes(path: &Path) -> usize {
     let Ok(bytes) = fs::File::open(path).and_then(|mut f| read_all(&mut f)) else { return 0 };
     let contents = parse(&bytes);
-    let known = contents.pending.iter().filter_map(|p| p.pid.zip(p.identity.as_ref()));
-    known.filter(|(pid, known)| process::end(*pid, known, true) == Ok(Ended::Killed)).count()
+    let known = contents.pending.iter().filter_map(|pending| known(&contents, pending));
+    known.filter(|known| process::end(known, true) == Ok(Ended::Killed)).count()
 }
 
 #[cfg(test)]

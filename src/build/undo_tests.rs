@@ -84,7 +84,7 @@ fn build_until(top: &Path, stop: usize) {
     let entry = journal.will_start("sleep").unwrap();
     at("the start");
     let (name, id) = journal.environment();
-    let mut child = Command::new("sleep").arg("600").env(name, id).spawn().unwrap();
+    let mut child = Command::new("sleep").arg("60").env(name, id).spawn().unwrap();
     println!("\npid {}", child.id());
     at("writing down the pid");
     journal.started(entry, child.id()).unwrap();
@@ -119,6 +119,7 @@ fn run_victim(top: &Path, stop: usize) -> (Child, Option<String>, Option<u32>) {
         .spawn()
         .unwrap();
     let mut pid = None;
+    let mut finished = false;
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
         if let Some(number) = line.strip_prefix("pid ") {
@@ -127,11 +128,10 @@ fn run_victim(top: &Path, stop: usize) -> (Child, Option<String>, Option<u32>) {
         if let Some(what) = line.strip_prefix("stopped before ") {
             return (child, Some(what.to_owned()), pid);
         }
-        if line == "finished" {
-            return (child, None, pid);
-        }
+        finished |= line == "finished";
     }
-    panic!("the victim ended early at step {stop}");
+    assert!(finished, "the victim ended early at step {stop}");
+    (child, None, pid)
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_journal_that_names_foreign_paths_is_refused() {
 #[test]
 fn a_recycled_pid_is_not_killed() {
     let place = place();
-    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    let mut other = Command::new("sleep").arg("60").spawn().unwrap();
     let real = process::identify(other.id()).unwrap();
     let started = |start| Record::Started {
         entry: 1,
@@ -303,17 +303,17 @@ async fn a_spawned_process_goes_with_the_journal_and_takes_its_children() {
     let place = place();
     let journal = Journal::create(&place.dirs, "debian-13").unwrap();
     let mut command = tokio::process::Command::new("sh");
-    command.args(["-c", "sleep 600 & echo started; wait"]).stdout(Stdio::piped());
+    command.args(["-c", "sleep 60 & echo started; wait"]).stdout(Stdio::piped());
     let (mut child, _entry) = journal.spawn(&mut command).unwrap();
-    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(
-        child.stdout.take().unwrap(),
-    ));
+    let mut lines =
+        tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stdout.take().unwrap()));
     assert_eq!(lines.next_line().await.unwrap().unwrap(), "started");
     let undoing = journal.clone();
     let undone =
         tokio::task::spawn_blocking(move || undoing.undo(&Events::silent())).await.unwrap();
     assert_eq!(undone.failed, Vec::<String>::new());
-    assert_eq!(undone.removed.iter().filter(|i| i.kind == "process").count(), 2, "{undone:?}");
+    // The shell may end by itself once its child is gone.
+    assert!(undone.removed.iter().any(|i| i.kind == "process"), "{undone:?}");
     child.wait().await.unwrap();
     assert!(process::marked(journal.id(), journal.run_dir(), &[]).is_empty());
     assert!(journal.spawn(&mut tokio::process::Command::new("/nonexistent/tool")).is_err());
