@@ -23,7 +23,7 @@ pub(crate) fn check(log: &Log) -> Outcome {
         "--target",
         "all",
         "--edges",
-        "all",
+        "normal,build,dev",
         "--prefix",
         "none",
         "--format",

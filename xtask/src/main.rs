@@ -58,7 +58,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("xtask: error: {reason}");
+            if !reason.is_empty() {
+                eprintln!("xtask: error: {reason}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -105,10 +105,16 @@ fn shell(log: &Log) -> Verdict {
                 || starts_as_shell(Path::new(file))
         })
         .collect();
-    whole(log.run(
-        300,
-        command("shellcheck", &["--severity=warning", "--external-sources"]).args(scripts),
-    ))
+    whole(
+        log.run(
+            300,
+            command(
+                "shellcheck",
+                &["--severity=warning", "--external-sources", "--source-path=SCRIPTDIR"],
+            )
+            .args(scripts),
+        ),
+    )
 }
 
 fn starts_as_shell(file: &Path) -> bool {

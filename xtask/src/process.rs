@@ -72,6 +72,15 @@ pub(crate) fn show(command: &Command) -> String {
     words.join(" ")
 }
 
+/// A command's first words.
+fn brief(command: &Command) -> String {
+    let whole = show(command);
+    match whole.char_indices().nth(80) {
+        Some((end, _)) => format!("{}...", &whole[..end]),
+        None => whole,
+    }
+}
+
 /// A log file that commands append to.
 pub(crate) struct Log {
     path: PathBuf,
@@ -132,8 +141,8 @@ impl Log {
             .map_err(|error| cannot_start(&limited, &error))?;
         match status.code() {
             Some(0) => Ok(()),
-            Some(124 | 137) => Err(format!("{}: not done after {seconds} s", show(command))),
-            _ => Err(format!("{}: {status}", show(command))),
+            Some(124 | 137) => Err(format!("{}: not done after {seconds} s", brief(command))),
+            _ => Err(format!("{}: {status}", brief(command))),
         }
     }
 }
