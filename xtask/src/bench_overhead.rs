@@ -76,7 +76,10 @@ fn list_time(binary: &Path) -> Outcome {
 fn imgforge(log: &Log, binary: &Path) -> Outcome<f64> {
     let output = process::root().join("target/xtask-out/bench-imgforge");
     let begin = Instant::now();
-    log.run(1800, demo::build(binary, Medium::Tiny, &output)?.arg("--no-progress"))?;
+    log.run(
+        1800,
+        demo::build(binary, Medium::Tiny, &output)?.args(["--no-progress", "--no-cache"]),
+    )?;
     let wall = begin.elapsed().as_secs_f64();
     println!("  imgforge  {wall:>7.1} s in all");
     let events = demo::find(&output, "events.jsonl").ok_or("the build left no events.jsonl")?;

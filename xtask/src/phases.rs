@@ -200,7 +200,10 @@ fn tiny(log: &Log) -> Verdict {
         let binary = demo::target_directory().join("debug/imgforge");
         let output = process::root().join("target/xtask-out/tiny");
         let begin = std::time::Instant::now();
-        log.run(900, demo::build(&binary, Medium::Tiny, &output)?.arg("--no-progress"))?;
+        log.run(
+            900,
+            demo::build(&binary, Medium::Tiny, &output)?.args(["--no-progress", "--no-cache"]),
+        )?;
         println!("     the build took {:.1} s", begin.elapsed().as_secs_f64());
         boot::complete(&output)?;
         let disk = boot::unpack(&output, log)?;

@@ -57,7 +57,10 @@ fn build(log: &Log) -> Outcome<PathBuf> {
     let binary = demo::target_directory().join("debug/imgforge");
     let output = process::root().join("target/xtask-out/debian-13");
     let begin = std::time::Instant::now();
-    log.run(3 * 3600, demo::build(&binary, Medium::Debian13, &output)?.arg("--no-progress"))?;
+    log.run(
+        3 * 3600,
+        demo::build(&binary, Medium::Debian13, &output)?.args(["--no-progress", "--no-cache"]),
+    )?;
     println!("     the build took {:.0} s", begin.elapsed().as_secs_f64());
     boot::complete(&output)?;
     boot::unpack(&output, log)
