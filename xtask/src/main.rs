@@ -34,7 +34,7 @@ Usage: cargo xtask VERB
                                check the code for illumos; check and clippy by default
   lab build [--zfs]            make the lab, a machine with a working /dev/kvm
   lab run [OPTIONS] -- CMD     run a command in it
-  bench overhead               the tiny build by imgforge and by packer, side by side
+  bench overhead [--target T]  a build by imgforge and by packer, side by side
 ";
 
 fn main() -> ExitCode {
