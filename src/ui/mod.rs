@@ -5,9 +5,14 @@
 //! What a person or a CI log sees: failures with hints, secrets, the event stream, the printer.
 
 mod events;
+mod logfile;
+mod printer;
 mod report;
 mod secret;
+mod words;
 
-pub use events::{Event, Events, Stage, Stream};
+pub use events::{Event, Events, Split, Stage, Stream};
+pub use logfile::LogFiles;
+pub use printer::{Format, Printer, PrinterOptions};
 pub use report::{Failure, Kind, Outcome};
 pub use secret::Secret;
