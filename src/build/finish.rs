@@ -23,9 +23,11 @@ pub(crate) async fn run(context: &Context) -> Outcome<(Vec<PathBuf>, String)> {
             Format::RawGz => {
                 let path = context.scratch.join(format!("{}.raw.gz", context.target.name));
                 let level = context.target.output.compression_level;
-                let done = export::compress(&disk, &path, level, &context.events, &context.token).await?;
+                let done =
+                    export::compress(&disk, &path, level, &context.events, &context.token).await?;
                 let file = export::manifest::File::gzip(&done);
-                let manifest = manifest::Manifest::for_build(&context.target, file, done.disk_bytes)?;
+                let manifest =
+                    manifest::Manifest::for_build(&context.target, file, done.disk_bytes)?;
                 let written = context.scratch.join("manifest.json");
                 manifest.write(&written)?;
                 note = format!("{} MB  sha256:{}…", done.bytes / 1_000_000, &done.sha256[..12]);
