@@ -4,11 +4,11 @@
 
 //! The export stage: the disk becomes the files that the target asks for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::ledger::Account;
-use crate::export::{self, manifest};
+use crate::export::{Compressed, ImageFile, Manifest, ManifestInput, Options, compress_disk};
 use crate::target::Format;
 use crate::ui::{Event, Outcome};
 
@@ -22,15 +22,15 @@ pub(crate) async fn run(context: &Context) -> Outcome<(Vec<PathBuf>, String)> {
         match format {
             Format::RawGz => {
                 let path = context.scratch.join(format!("{}.raw.gz", context.target.name));
-                let level = context.target.output.compression_level;
+                let options = Options {
+                    level: context.target.output.compression_level,
+                    ..Options::default()
+                };
                 let done =
-                    export::compress(&disk, &path, level, &context.events, &context.token).await?;
-                let file = export::manifest::File::gzip(&done);
-                let manifest =
-                    manifest::Manifest::for_build(&context.target, file, done.disk_bytes)?;
+                    compress_disk(&disk, &path, options, &context.events, &context.token).await?;
                 let written = context.scratch.join("manifest.json");
-                manifest.write(&written)?;
-                note = format!("{} MB  sha256:{}…", done.bytes / 1_000_000, &done.sha256[..12]);
+                manifest(context, &done)?.write(&written)?;
+                note = format!("{} MB  sha256:{:.12}…", done.bytes / 1_000_000, done.sha256);
                 artefact(context, &path, done.bytes, Some(done.sha256));
                 files.extend([path, written]);
             }
@@ -48,6 +48,23 @@ pub(crate) async fn run(context: &Context) -> Outcome<(Vec<PathBuf>, String)> {
     Ok((files, note))
 }
 
-fn artefact(context: &Context, path: &std::path::Path, bytes: u64, sha256: Option<String>) {
+fn manifest(context: &Context, done: &Compressed) -> Outcome<Manifest> {
+    let input = ManifestInput {
+        name: &context.target.name,
+        description: &context.target.description,
+        fields: &context.target.output.manifest,
+        disk_bytes: done.source_bytes,
+        file: ImageFile {
+            sha1: done.sha1.clone(),
+            size: done.bytes,
+            compression: "gzip".to_owned(),
+            dataset_guid: None,
+        },
+        made: jiff::Timestamp::now(),
+    };
+    Manifest::new(&input)
+}
+
+fn artefact(context: &Context, path: &Path, bytes: u64, sha256: Option<String>) {
     context.events.emit(Event::Artefact { path: path.display().to_string(), bytes, sha256 });
 }

@@ -224,7 +224,7 @@ async fn media_stage(context: &Context, request: &Request) -> Outcome<Medium> {
         let media = &context.target.media;
         let token = context.token.clone();
         let medium = media::fetch(media, &request.fetch, &context.events, token).await?;
-        let boots = media::iso::inspect(&medium.path)?;
+        let boots = media::inspect(&medium.path)?;
         boots.require(context.target.machine.firmware)?;
         Ok((medium, boots.describe()))
     };

@@ -15,8 +15,7 @@ use super::context::Context;
 use super::ledger::Account;
 use super::on_error::{Decision, OnError};
 use crate::console::Screen;
-use crate::guest::provision::{self, StepReport};
-use crate::guest::{self, HostKeys, Lifeline, Login, Mask, Patience, Session};
+use crate::guest::{self, StepReport, HostKeys, Lifeline, Login, Mask, Patience, Session};
 use crate::target::{Expander, Step};
 use crate::ui::{Event, Failure, Kind, Outcome};
 use crate::vm::{Forward, Machine, MachineEvent};
@@ -151,7 +150,7 @@ async fn one_step(
     on_error: OnError,
 ) -> Result<StepReport, Stopped> {
     let expand = |text: &str| expander.expand(&step.name, text);
-    let work = provision::Context {
+    let work = guest::Context {
         session: &guest.session,
         events: &context.events,
         assets: context.assets.as_ref(),
@@ -163,7 +162,7 @@ async fn one_step(
     };
     loop {
         context.ledger.switch(Account::Guest);
-        let result = provision::run_step(step, &work).await;
+        let result = guest::run_step(step, &work).await;
         context.ledger.switch(Account::Own);
         let problem = match result {
             Ok(report) => return Ok(report),

@@ -3,3 +3,20 @@
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
 //! The finished disk as files with digests and a manifest.
+
+mod check;
+mod compress;
+mod gzip;
+mod manifest;
+mod partial;
+mod raw;
+mod requirements;
+mod rules;
+mod source;
+
+pub use check::{FileFacts, check_manifest};
+pub use compress::{Compressed, Options, compress, compress_disk};
+pub use manifest::{ImageFile, Manifest, ManifestInput, Network, Requirements, User, validate};
+pub use raw::{Placement, copy_raw};
+pub use rules::{Finding, Severity};
+pub use source::{Chunk, RawDisk, Source};

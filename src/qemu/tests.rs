@@ -21,7 +21,7 @@ use super::{Accel, QemuDriver, Search, end_leftover};
 use crate::vm::{Driver, Exit, Firmware, Forward, Machine, MachineEvent, MachineSpec, VncEndpoint};
 
 /// Generous: the machines that run these tests are often busy with others.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `hlt` for ever.
 const HALT: &[u8] = &[0xf4, 0xeb, 0xfd];

@@ -29,7 +29,7 @@ pub enum Verdict {
     /// The device node answers, but a stock kernel would not run on it.
     Unusable {
         /// The first step that failed: `create`, `port write`, `fwait`, `x87`, `sse`, `popcnt`,
-        /// `spin`.
+        /// `spin`, or `run` when it did not answer in time.
         step: &'static str,
         /// What happened, as KVM said it.
         reason: String,
