@@ -127,8 +127,7 @@ mod tests {
     fn a_full_disk_is_said_once_and_the_build_goes_on() {
         let (next, seen) = Events::recorded();
         let full = || File::options().write(true).open("/dev/full").unwrap();
-        let inner =
-            Inner { json: full(), text: full(), started: Instant::now(), complained: false };
+        let inner = Inner { json: full(), text: full(), started: Instant::now(), complained: false };
         let logs = LogFiles { inner: Arc::new(Mutex::new(inner)) };
         let events = logs.tee(&next);
         events.note("one");
