@@ -11,6 +11,9 @@ use std::{fs, io};
 use super::journal::{Entry, Journal};
 use crate::ui::{Failure, Outcome};
 
+/// Directory of the screenshots, below scratch, output and evidence.
+pub(crate) const SCREENSHOTS: &str = "screenshots";
+
 /// Names of a build's directories.
 #[derive(Debug, Clone)]
 pub struct Output {
@@ -71,7 +74,10 @@ impl Output {
     /// Makes the scratch directory beside the output, recorded in the journal first.
     pub fn open_scratch(&mut self, journal: &Journal) -> Outcome<Entry> {
         self.scratch = journal.scratch(&self.finished)?;
-        journal.make_dir(&self.scratch)
+        let entry = journal.make_dir(&self.scratch)?;
+        let shots = self.scratch.join(SCREENSHOTS);
+        fs::create_dir(&shots).map_err(|error| failure("cannot create", &shots, error))?;
+        Ok(entry)
     }
 
     /// Where the logs and screenshots of a failed build are kept.
@@ -112,7 +118,7 @@ impl Output {
         }
         remove_tree(&evidence)?;
         fs::create_dir(&evidence).map_err(|error| failure("cannot create", &evidence, error))?;
-        for name in ["build.log", "events.jsonl", "serial.log", "screenshots", "http"] {
+        for name in ["build.log", "events.jsonl", "serial.log", SCREENSHOTS] {
             if scratch.join(name).exists() {
                 rename(&scratch.join(name), &evidence.join(name))?;
             }
@@ -192,7 +198,6 @@ mod tests {
         let scratch = output.scratch().to_owned();
         fs::write(scratch.join("disk.raw"), "x").unwrap();
         fs::write(scratch.join("serial.log"), "x").unwrap();
-        fs::create_dir(scratch.join("screenshots")).unwrap();
         let kept = output.keep_evidence().unwrap().unwrap();
         assert!(kept.join("serial.log").exists() && !kept.join("disk.raw").exists());
         journal.undo(&Events::silent());

@@ -200,8 +200,9 @@ async fn run_stages(context: &mut Context, request: &Request) -> Outcome<Finishe
     let medium = media_stage(context, request).await?;
     let host_keys = HostKeys::default();
     install_stage(context, request, &medium).await?;
+    let start = Instant::now();
     let guest = boot_stage(context, request, &host_keys).await?;
-    if let Err(stopped) = provision_stage(context, request, &guest).await {
+    if let Err(stopped) = provision_stage(context, request, &guest, start).await {
         let problem = stopped.problem.within(Stage::Provision.name());
         let broken = Broken::with(problem, guest.machine);
         return Err(broken::conclude(context, stopped.decision, broken).await);
@@ -306,8 +307,8 @@ async fn provision_stage(
     context: &Context,
     request: &Request,
     guest: &provision::Guest,
+    start: Instant,
 ) -> Result<(), Stopped> {
-    let start = Instant::now();
     let note = provision::run(context, guest, request.on_error).await?;
     done(context, Stage::Provision, start, note);
     Ok(())
