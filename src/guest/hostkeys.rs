@@ -69,7 +69,12 @@ impl HostKeys {
     pub fn known_hosts_line(&self, address: std::net::SocketAddr) -> Option<String> {
         let key = self.known().trusted.clone()?;
         let text = PublicKey::new(key.key_data().clone(), "").to_openssh().ok()?;
-        Some(format!("[{}]:{} {}\n", address.ip(), address.port(), text.trim_end()))
+        // OpenSSH writes the usual port's hosts without it (sshd(8), known_hosts).
+        let host = match address.port() {
+            22 => address.ip().to_string(),
+            port => format!("[{}]:{port}", address.ip()),
+        };
+        Some(format!("{host} {}\n", text.trim_end()))
     }
 
     /// The trusted key's algorithm by its SSH name (`ssh-ed25519`).
@@ -142,6 +147,8 @@ mod tests {
         let line = keys.known_hosts_line("127.0.0.1:2200".parse().unwrap()).unwrap();
         assert!(line.starts_with("[127.0.0.1]:2200 ssh-ed25519 AAAA"), "{line}");
         assert!(!line.contains("comment"));
+        let line = keys.known_hosts_line("10.0.0.5:22".parse().unwrap()).unwrap();
+        assert!(line.starts_with("10.0.0.5 ssh-ed25519 AAAA"), "{line}");
         assert_eq!(keys.algorithm().as_deref(), Some("ssh-ed25519"));
     }
 }
