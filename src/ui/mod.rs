@@ -5,9 +5,15 @@
 //! What a person or a CI log sees: failures with hints, secrets, the event stream, the printer.
 
 mod events;
+mod live;
+mod logfile;
+mod printer;
 mod report;
 mod secret;
+mod text;
 
 pub use events::{Event, Events, Stage, Stream};
+pub use logfile::{EventSink, LogFiles, tee};
+pub use printer::{Color, LogFormat, Printer, PrinterOptions};
 pub use report::{Failure, Kind, Outcome};
 pub use secret::Secret;
