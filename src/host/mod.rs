@@ -3,3 +3,12 @@
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
 //! What this host has and lacks.
+//!
+//! [`choose`] picks who runs the virtual machines and says why; [`examine`] checks everything that
+//! a build will need and names the remedy for what is missing.
+
+mod doctor;
+mod hypervisor;
+
+pub use doctor::{Finding, Host, Places, Report, Severity, examine};
+pub use hypervisor::{Choice, Requested, choose};

@@ -3,3 +3,9 @@
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
 //! The build network.
+//!
+//! Today QEMU's user-mode network, which needs no privileges and nothing of the host: the guest
+//! sits behind an address translation of its own and reaches the host's loopback services at a
+//! fixed address.
+
+pub mod user;

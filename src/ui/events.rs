@@ -161,14 +161,31 @@ pub enum Event {
         output: String,
         /// Wall time in seconds.
         seconds: f64,
-        /// How long our own waits took beyond boot wait and typing, in seconds.
-        own_waits: f64,
+        /// Where the time went.
+        split: Split,
     },
     /// The build failed.
     BuildFailed {
         /// The failure as printed.
         error: String,
     },
+}
+
+/// Where the wall time of a build went, in seconds; the parts add up to the whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Split {
+    /// Downloading, checksumming and copying.
+    pub transfer: f64,
+    /// The boot wait that the target asks for.
+    pub boot_wait: f64,
+    /// Typing the boot command.
+    pub typing: f64,
+    /// The guest works.
+    pub guest: f64,
+    /// Compressing.
+    pub compress: f64,
+    /// Our own work and waits.
+    pub own: f64,
 }
 
 type Sink = Arc<dyn Fn(&str, &Event) + Send + Sync>;

@@ -10,28 +10,23 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::events::Event;
+use super::events::{Event, Events};
 use super::report::{Failure, Outcome};
 use super::text;
 
 /// Events waiting to be written; more than a burst of provisioner output, less than a MiB or two.
 const QUEUE: usize = 8192;
 
-/// Something that takes events, as [`super::Events::new`] wants it.
-pub type EventSink = Arc<dyn Fn(&str, &Event) + Send + Sync>;
-
-/// One sink that hands each event to all of `sinks`, in their order.
-pub fn tee(sinks: Vec<EventSink>) -> impl Fn(&str, &Event) + Send + Sync + 'static {
-    move |target, event| sinks.iter().for_each(|sink| sink(target, event))
-}
+/// The end of a build waits this long at most for its logs.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One line of `events.jsonl` and of `--log-format json`. Fields are only ever added.
 #[derive(Serialize)]
@@ -62,83 +57,126 @@ fn now() -> String {
 
 /// What the writing thread is told.
 enum Order {
-    Write { json: String, human: String },
-    Close,
+    Write {
+        json: String,
+        human: String,
+    },
+    /// Answer once everything before is written.
+    Reach(SyncSender<()>),
 }
 
-/// The open logs of one build.
-#[derive(Debug)]
+/// The open logs of one build. Cheap to clone; what is queued is written when the last clone
+/// (and the last of its events) is dropped.
+#[derive(Debug, Clone)]
 pub struct LogFiles {
-    queue: SyncSender<Order>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    queue: Option<SyncSender<Order>>,
     writer: Option<JoinHandle<()>>,
     started: Instant,
     lost: Arc<AtomicU64>,
+    /// Why the logs are incomplete, until it is said; empty when they are whole.
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl LogFiles {
-    /// Opens `events.jsonl` and `build.log` in `dir`, appending. The directory may be renamed
-    /// while they are open. `complain` is called once, from another thread, when a log cannot
-    /// be written any more; the build goes on.
+    /// Opens `events.jsonl` and `build.log` in `directory`, appending. The directory may be
+    /// renamed while they are open.
     ///
     /// # Errors
     /// When a file cannot be opened.
-    pub fn open(dir: &Path, complain: impl Fn(&str) + Send + 'static) -> Outcome<Self> {
+    pub fn open(directory: &Path) -> Outcome<Self> {
         let open = |name: &'static str| {
-            let path = dir.join(name);
+            let path = directory.join(name);
             let opened = OpenOptions::new().append(true).create(true).open(&path);
             opened.map(|file| Log { name, file, cut: false }).map_err(|error| {
-                Failure::build(format!("cannot write the log {}", path.display()))
+                Failure::build("cannot create a log of the build")
                     .because(error)
                     .fact("file", path.display())
                     .hint("choose a directory that can be written to with `--output`")
             })
         };
-        Self::over([open("events.jsonl")?, open("build.log")?], complain)
+        Self::over([open("events.jsonl")?, open("build.log")?])
     }
 
-    fn over(logs: [Log; 2], complain: impl Fn(&str) + Send + 'static) -> Outcome<Self> {
+    fn over(logs: [Log; 2]) -> Outcome<Self> {
         let (queue, orders) = sync_channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&lost);
+        let (lost, trouble) = (Arc::<AtomicU64>::default(), Arc::default());
+        let (counter, complaint) = (Arc::clone(&lost), Arc::clone(&trouble));
         let writer = std::thread::Builder::new()
             .name("logs".into())
-            .spawn(move || write_logs(logs, &orders, &counter, &complain))
+            .spawn(move || write_logs(logs, &orders, &counter, &complaint))
             .map_err(|error| {
                 Failure::build("cannot start the thread of the logs").because(error)
             })?;
-        Ok(Self { queue, writer: Some(writer), started: Instant::now(), lost })
+        let (queue, writer) = (Some(queue), Some(writer));
+        let inner = Inner { queue, writer, started: Instant::now(), lost, trouble };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The sink of these logs; what it takes after [`LogFiles::close`] is dropped.
-    pub fn sink(&self) -> EventSink {
-        let (queue, lost) = (self.queue.clone(), Arc::clone(&self.lost));
-        let started = self.started;
-        Arc::new(move |target, event| {
-            let json = json_line(target, event, started.elapsed().as_secs_f64());
-            let time = now();
-            let mut human = String::new();
-            for line in text::describe(event).lines() {
-                human += &format!("{time} {target} {}\n", text::plain(line));
+    /// Events that go to the logs and on to `next`. The last event of a build returns once the
+    /// logs hold everything; a log that cannot be written becomes one warning on `next`.
+    pub fn tee(&self, next: &Events) -> Events {
+        let (inner, next) = (Arc::clone(&self.inner), next.clone());
+        let target = next.target().to_owned();
+        Events::new(&target, move |target, event| {
+            inner.write(target, event);
+            if matches!(event, Event::BuildDone { .. } | Event::BuildFailed { .. }) {
+                inner.reach();
             }
-            if queue.try_send(Order::Write { json, human }).is_err() {
-                lost.fetch_add(1, Ordering::Relaxed);
+            if let Some(why) = lock(&inner.trouble).take().filter(|why| !why.is_empty()) {
+                *lock(&inner.trouble) = Some(String::new());
+                next.warn(format!("the logs of this build are incomplete: {why}"));
             }
+            next.emit(event.clone());
         })
-    }
-
-    /// Writes what is still queued, makes it durable, and ends.
-    pub fn close(self) {
-        drop(self);
     }
 }
 
-impl Drop for LogFiles {
+impl Inner {
+    fn write(&self, target: &str, event: &Event) {
+        let json = json_line(target, event, self.started.elapsed().as_secs_f64());
+        let time = now();
+        let mut human = String::new();
+        // Every key typed would drown the rest.
+        if !matches!(event, Event::Typing { index, count } if index + 1 < *count) {
+            for line in text::describe(event).lines() {
+                human += &format!("{time} {}\n", text::plain(line));
+            }
+        }
+        if !self.tell(Order::Write { json, human }) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until everything queued is written, or patience ends.
+    fn reach(&self) {
+        let (answer, reached) = sync_channel(1);
+        if self.tell(Order::Reach(answer)) {
+            let _ = reached.recv_timeout(PATIENCE);
+        }
+    }
+
+    fn tell(&self, order: Order) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.try_send(order).is_ok())
+    }
+}
+
+impl Drop for Inner {
     fn drop(&mut self) {
-        let _ = self.queue.send(Order::Close);
+        // Without a sender the thread ends when the queue is empty.
+        self.queue = None;
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One log file.
@@ -165,10 +203,16 @@ fn write_logs(
     mut logs: [Log; 2],
     orders: &Receiver<Order>,
     lost: &AtomicU64,
-    complain: &(impl Fn(&str) + Send),
+    trouble: &Mutex<Option<String>>,
 ) {
-    let mut complained = false;
-    while let Ok(Order::Write { json, human }) = orders.recv() {
+    while let Ok(order) = orders.recv() {
+        let (json, human) = match order {
+            Order::Write { json, human } => (json, human),
+            Order::Reach(answer) => {
+                let _ = answer.send(());
+                continue;
+            }
+        };
         let missing = lost.swap(0, Ordering::Relaxed);
         let gap = if missing > 0 {
             format!("{} {missing} events came too fast to be logged\n", now())
@@ -176,11 +220,8 @@ fn write_logs(
             String::new()
         };
         for (log, text) in logs.iter_mut().zip([json, gap + &human]) {
-            if let Err(error) = log.write(&text)
-                && !complained
-            {
-                complained = true;
-                complain(&format!("cannot write {} ({error}); the build goes on", log.name));
+            if let Err(error) = log.write(&text) {
+                lock(trouble).get_or_insert_with(|| format!("{}: {error}", log.name));
             }
         }
     }
@@ -194,58 +235,66 @@ fn write_logs(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::ui::{Events, Stage};
-    use std::sync::Mutex;
+    use crate::ui::Stage;
+
+    fn failed() -> Event {
+        Event::BuildFailed { error: "error: it broke\nhint: mend it".into() }
+    }
 
     #[test]
-    fn writes_both_logs_even_after_the_directory_was_renamed() {
+    fn both_logs_are_whole_when_the_build_has_ended() {
         let top = tempfile::tempdir().unwrap();
         let (scratch, done) = (top.path().join("scratch"), top.path().join("done"));
         std::fs::create_dir(&scratch).unwrap();
-        let logs = LogFiles::open(&scratch, |line| panic!("{line}")).unwrap();
-        let sink = logs.sink();
-        let events = Events::new("debian-13", tee(vec![sink]));
+        let logs = LogFiles::open(&scratch).unwrap();
+        let (next, seen) = Events::recorded();
+        let events = logs.tee(&next);
         events.emit(Event::StageStarted { stage: Stage::Media });
         std::fs::rename(&scratch, &done).unwrap();
         events.note("two\nlines \u{1b}[31mred");
         for number in 0..2000 {
-            events.note(format!("{number}"));
+            events.emit(Event::Typing { index: number, count: 2000 });
         }
-        logs.close();
-        events.note("after the end");
+        events.emit(failed());
+        // Nothing was dropped or closed yet.
         let json = std::fs::read_to_string(done.join("events.jsonl")).unwrap();
         let lines: Vec<serde_json::Value> =
             json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 2002);
+        assert_eq!(lines.len(), 2003);
+        assert_eq!(seen.lock().unwrap().len(), 2003);
         assert_eq!(lines[0]["event"], "stage-started");
         assert_eq!(lines[0]["stage"], "media");
-        assert_eq!(lines[0]["target"], "debian-13");
+        assert_eq!(lines[0]["target"], "test");
         assert!(lines[0]["time"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
         assert!(lines[0]["elapsed"].as_f64().unwrap() < 5.0);
         let human = std::fs::read_to_string(done.join("build.log")).unwrap();
         let human: Vec<&str> = human.lines().collect();
-        assert_eq!(human.len(), 2003);
-        assert!(human[0].ends_with("Z debian-13 media     started"), "{}", human[0]);
-        assert!(human[2].ends_with("Z debian-13 lines red"), "{}", human[2]);
+        assert_eq!(human.len(), 6);
+        assert!(human[0].ends_with("Z media     started"), "{}", human[0]);
+        assert!(human[2].ends_with("Z lines red"), "{}", human[2]);
+        assert!(human[5].ends_with("Z hint: mend it"), "{}", human[5]);
+        events.note("after the end");
+        drop((events, logs));
+        let json = std::fs::read_to_string(done.join("events.jsonl")).unwrap();
+        assert!(json.lines().last().unwrap().contains("after the end"));
     }
 
     #[test]
     fn a_full_disk_is_said_once_and_fails_nothing() {
         let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let list = Arc::clone(&said);
         let log = |name| Log { name, file: full(), cut: false };
-        let logs = LogFiles::over([log("events.jsonl"), log("build.log")], move |line: &str| {
-            list.lock().unwrap().push(line.to_owned());
-        })
-        .unwrap();
-        let events = Events::new("debian-13", tee(vec![logs.sink()]));
+        let logs = LogFiles::over([log("events.jsonl"), log("build.log")]).unwrap();
+        let (next, seen) = Events::recorded();
+        let events = logs.tee(&next);
         for _ in 0..50 {
             events.note("x");
+            events.emit(failed());
         }
-        logs.close();
-        let said = said.lock().unwrap();
-        assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].contains("No space left"), "{said:?}");
+        let seen = seen.lock().unwrap();
+        let warnings: Vec<_> =
+            seen.iter().filter(|event| matches!(event, Event::Warning { .. })).collect();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(format!("{warnings:?}").contains("No space left"), "{warnings:?}");
+        assert_eq!(seen.len(), 101);
     }
 }

@@ -12,8 +12,8 @@ mod report;
 mod secret;
 mod text;
 
-pub use events::{Event, Events, Stage, Stream};
-pub use logfile::{EventSink, LogFiles, tee};
-pub use printer::{Color, LogFormat, Printer, PrinterOptions};
+pub use events::{Event, Events, Split, Stage, Stream};
+pub use logfile::LogFiles;
+pub use printer::{Color, Format, Printer, PrinterOptions};
 pub use report::{Failure, Kind, Outcome};
 pub use secret::Secret;

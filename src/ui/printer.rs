@@ -14,18 +14,18 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::events::{Event, Stream};
+use super::events::{Event, Events, Stream};
 use super::live::Live;
-use super::logfile::{EventSink, json_line};
-use super::report::Failure;
+use super::logfile::json_line;
+use super::report::{Failure, Outcome};
 use super::text;
 
 /// Plain output says how far a transfer is this often.
 const PLAIN_PACE: Duration = Duration::from_secs(10);
 
 /// How events are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
     /// For people.
     #[default]
     Text,
@@ -49,11 +49,9 @@ pub enum Color {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrinterOptions {
     /// Text or JSON.
-    pub format: LogFormat,
+    pub format: Format,
     /// Live lines where there is a terminal.
     pub progress: bool,
-    /// Colour.
-    pub color: Color,
     /// Only warnings, failures and results.
     pub quiet: bool,
     /// HTTP requests, machine events and screenshots too.
@@ -62,13 +60,7 @@ pub struct PrinterOptions {
 
 impl Default for PrinterOptions {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            progress: true,
-            color: Color::Auto,
-            quiet: false,
-            verbose: false,
-        }
+        Self { format: Format::Text, progress: true, quiet: false, verbose: false }
     }
 }
 
@@ -96,12 +88,18 @@ struct Plain {
 }
 
 impl Printer {
-    /// A printer on this process's standard output and standard error.
+    /// A printer on this process's standard output and standard error, in colour where there is
+    /// a terminal for it.
     pub fn new(options: PrinterOptions) -> Self {
+        Self::with_color(options, Color::Auto)
+    }
+
+    /// A printer that uses colour as told.
+    pub fn with_color(options: PrinterOptions, color: Color) -> Self {
         let terminal = io::stderr().is_terminal();
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let colored = match options.color {
+        let colored = match color {
             Color::Auto => terminal && !dumb && !no_color,
             Color::Always => true,
             Color::Never => false,
@@ -110,7 +108,7 @@ impl Printer {
             && !dumb
             && options.progress
             && !options.quiet
-            && options.format == LogFormat::Text;
+            && options.format == Format::Text;
         let live = live.then(Live::new);
         Self::over(options, Box::new(io::stdout()), Box::new(io::stderr()), colored, live)
     }
@@ -127,42 +125,59 @@ impl Printer {
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// A sink for [`super::Events::new`].
-    pub fn sink(&self) -> EventSink {
+    /// Events of one build that are printed here.
+    pub fn events(&self, target: &str) -> Events {
         let printer = self.clone();
-        Arc::new(move |target, event| printer.locked().event(target, event))
+        Events::new(target, move |target, event| printer.locked().event(target, event))
     }
 
-    /// Prints one line of a result to standard output.
-    pub fn data(&self, line: &str) {
-        self.locked().data(line);
+    /// Prints a result for scripts, a path for instance, to standard output. In JSON mode the
+    /// events say it already.
+    ///
+    /// # Errors
+    /// When standard output cannot be written to.
+    pub fn result(&self, line: &str) -> Outcome<()> {
+        let mut inner = self.locked();
+        if inner.options.format == Format::Json {
+            return Ok(());
+        }
+        inner.data(line)
     }
 
-    /// Says something to the user on standard error; not when quiet.
-    pub fn say(&self, line: &str) {
+    /// Prints what the user asked for (a list, a table, JSON) to standard output, in every mode.
+    ///
+    /// # Errors
+    /// When standard output cannot be written to.
+    pub fn data(&self, text: &str) -> Outcome<()> {
+        self.locked().data(text)
+    }
+
+    /// Says something that is not part of any build on standard error; not when quiet.
+    pub fn notice(&self, text: &str) {
         let mut inner = self.locked();
         if !inner.options.quiet {
-            inner.remark(line);
+            inner.remark(text);
         }
     }
 
-    /// Says something to the user on standard error, quiet or not.
+    /// Warns on standard error, quiet or not.
     pub fn warn(&self, text: &str) {
         self.locked().warning("", text);
     }
 
-    /// Prints a failure to standard error; `main` does so once, at the end.
+    /// Prints a failure to standard error, in colour where it fits.
     pub fn failure(&self, failure: &Failure) {
         let mut inner = self.locked();
-        inner.clear();
         let text = inner.paint_failure(&failure.to_string());
         inner.remark(&text);
     }
 
-    /// Takes the live lines away, before something else writes to the terminal or the process
-    /// ends.
-    pub fn clear(&self) {
-        self.locked().clear();
+    /// Takes the live lines away, before something else writes to the terminal or the run ends.
+    pub fn finish(&self) {
+        let mut inner = self.locked();
+        if let Some(live) = &mut inner.live {
+            live.clear();
+        }
     }
 
     /// Asks the user on the terminal; returns the first letter of the answer in lower case, or
@@ -188,7 +203,7 @@ impl Printer {
 
 impl Inner {
     fn event(&mut self, target: &str, event: &Event) {
-        if self.options.format == LogFormat::Json {
+        if self.options.format == Format::Json {
             let line = json_line(target, event, self.started.elapsed().as_secs_f64());
             // A reader that went away does not stop the build.
             let _ = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush());
@@ -199,10 +214,6 @@ impl Inner {
         }
         match event {
             Event::Warning { text } => self.warning(target, text),
-            Event::Artefact { path, .. } => {
-                self.line(target, event);
-                self.data(path);
-            }
             _ if self.is_shown(target, event) => self.line(target, event),
             _ => {}
         }
@@ -256,10 +267,11 @@ impl Inner {
                 let mark = if *stream == Stream::Stderr { "!" } else { "|" };
                 format!("{} {mark} {}", text::plain(target), text::plain(line))
             }
-            Event::BuildDone { output, seconds, own_waits } => format!(
-                "\nBuilt {} in {} (own waits {own_waits:.1}s) into {}",
+            Event::BuildDone { output, seconds, split } => format!(
+                "\nBuilt {} in {} (own waits {:.1}s) into {}",
                 text::plain(target),
                 text::seconds(*seconds),
+                split.own,
                 text::plain(output)
             ),
             event => {
@@ -285,10 +297,9 @@ impl Inner {
         });
     }
 
-    fn data(&mut self, line: &str) {
-        self.on_terminal(|inner| {
-            let _ = writeln!(inner.out, "{line}").and_then(|()| inner.out.flush());
-        });
+    fn data(&mut self, text: &str) -> Outcome<()> {
+        self.on_terminal(|inner| writeln!(inner.out, "{text}").and_then(|()| inner.out.flush()))
+            .map_err(|error| Failure::build("cannot write to standard output").because(error))
     }
 
     fn on_terminal<T>(&mut self, action: impl FnOnce(&mut Self) -> T) -> T {
@@ -299,12 +310,6 @@ impl Inner {
                 self.live = Some(live);
                 result
             }
-        }
-    }
-
-    fn clear(&mut self) {
-        if let Some(live) = &mut self.live {
-            live.clear();
         }
     }
 

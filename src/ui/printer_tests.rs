@@ -10,7 +10,7 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::ui::{Events, Stage};
+use crate::ui::{Split, Stage};
 
 const VICTIM: &str = "IMGFORGE_TEST_PRINTER";
 
@@ -35,9 +35,8 @@ impl Sheet {
 }
 
 /// A printer without a terminal, its standard output and its standard error.
-fn printer(options: PrinterOptions) -> (Printer, Sheet, Sheet) {
+fn printer(options: PrinterOptions, colored: bool) -> (Printer, Sheet, Sheet) {
     let (out, err) = (Sheet::default(), Sheet::default());
-    let colored = options.color == Color::Always;
     let printer =
         Printer::over(options, Box::new(out.clone()), Box::new(err.clone()), colored, None);
     (printer, out, err)
@@ -66,17 +65,18 @@ fn story(events: &Events) {
         note: "1.4 GiB written".into(),
     });
     events.emit(Event::Artefact { path: "/o/d.raw.gz".into(), bytes: 2048, sha256: None });
-    events.emit(Event::BuildDone { output: "/o".into(), seconds: 60.0, own_waits: 1.25 });
+    events.emit(Event::BuildDone {
+        output: "/o".into(),
+        seconds: 60.0,
+        split: Split { own: 1.25, ..Default::default() },
+    });
 }
 
 #[test]
 fn plain_lines_without_a_terminal() {
-    let (printer, out, err) = printer(PrinterOptions::default());
-    story(&Events::new("debian-13", {
-        let sink = printer.sink();
-        move |t, e| sink(t, e)
-    }));
-    assert_eq!(out.text(), "/o/d.raw.gz\n");
+    let (printer, out, err) = printer(PrinterOptions::default(), false);
+    story(&printer.events("debian-13"));
+    assert_eq!(out.text(), "");
     assert_eq!(
         err.text(),
         "debian-13  start    qemu: no KVM  build 1234\n\
@@ -94,12 +94,10 @@ fn plain_lines_without_a_terminal() {
 
 #[test]
 fn quiet_leaves_warnings_failures_and_results() {
-    let (printer, out, err) = printer(PrinterOptions { quiet: true, ..Default::default() });
-    story(&Events::new("debian-13", {
-        let sink = printer.sink();
-        move |t, e| sink(t, e)
-    }));
-    printer.say("a remark");
+    let (printer, out, err) = printer(PrinterOptions { quiet: true, ..Default::default() }, false);
+    story(&printer.events("debian-13"));
+    printer.notice("a remark");
+    printer.result("/o/d.raw.gz").unwrap();
     printer.failure(&Failure::build("it broke"));
     assert_eq!(out.text(), "/o/d.raw.gz\n");
     assert_eq!(err.text(), "warning: debian-13: no checksum\nerror: it broke\n");
@@ -108,23 +106,21 @@ fn quiet_leaves_warnings_failures_and_results() {
 #[test]
 fn json_is_one_object_per_event_on_standard_output() {
     let (printer, out, err) =
-        printer(PrinterOptions { format: LogFormat::Json, ..Default::default() });
-    story(&Events::new("debian-13", {
-        let sink = printer.sink();
-        move |t, e| sink(t, e)
-    }));
+        printer(PrinterOptions { format: Format::Json, ..Default::default() }, false);
+    story(&printer.events("debian-13"));
+    printer.result("/o/d.raw.gz").unwrap();
     assert_eq!(err.text(), "");
     let lines: Vec<serde_json::Value> =
         out.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 111);
     assert!(lines.iter().all(|line| line["target"] == "debian-13" && line["time"].is_string()));
     assert_eq!(lines[2]["event"], "waiting");
-    assert_eq!(lines[110]["own_waits"], 1.25);
+    assert_eq!(lines[110]["split"]["own"], 1.25);
 }
 
 #[test]
 fn colour_marks_labels_only_and_guests_cannot_add_any() {
-    let (printer, _, err) = printer(PrinterOptions { color: Color::Always, ..Default::default() });
+    let (printer, _, err) = printer(PrinterOptions::default(), true);
     printer.failure(&Failure::build("broke \u{1b}[5mhere").fact("screen", "a\nb").hint("try `x`"));
     assert_eq!(
         err.text(),
@@ -138,8 +134,7 @@ fn colour_marks_labels_only_and_guests_cannot_add_any() {
 fn victim() {
     let Ok(mode) = std::env::var(VICTIM) else { return };
     let printer = Printer::new(PrinterOptions { progress: mode != "plain", ..Default::default() });
-    let sink = printer.sink();
-    let events = Events::new("debian-13", move |t, e| sink(t, e));
+    let events = printer.events("debian-13");
     events.emit(Event::StageStarted { stage: Stage::Media });
     let what = format!("downloading {}", "long-name-".repeat(30));
     events.emit(Event::Progress { what, done: 300 << 20, total: Some(700 << 20), rate: 1e7 });

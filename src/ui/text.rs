@@ -139,8 +139,8 @@ pub(super) fn describe(event: &Event) -> String {
             let sum = sha256.as_ref().map(|sum| format!("  sha256:{sum}")).unwrap_or_default();
             format!("file     {path}  {}{sum}", bytes(*size))
         }
-        Event::BuildDone { output, seconds: time, own_waits } => {
-            format!("built in {} into {output} (own waits {own_waits:.1}s)", seconds(*time))
+        Event::BuildDone { output, seconds: time, split } => {
+            format!("built in {} into {output} (own waits {:.1}s)", seconds(*time), split.own)
         }
         Event::BuildFailed { error } => format!("failed: {error}"),
     };

@@ -53,6 +53,8 @@ pub struct MachineSpec {
     pub scratch_disk: bool,
     /// A guest reset ends the run with [`Exit::Reset`] instead of starting the guest anew.
     pub stop_at_reset: bool,
+    /// The machine may outlive this process: the user may want to keep it after a failure.
+    pub may_outlive_us: bool,
     /// Driver-specific arguments appended verbatim (packer's `qemuargs`).
     pub extra_args: Vec<String>,
 }
@@ -114,6 +116,9 @@ pub trait Driver: Send + Sync {
     /// `qemu`, `kvm` or `bhyve`.
     fn name(&self) -> &'static str;
 
+    /// The program that becomes the monitor process, for the journal.
+    fn monitor_program(&self) -> &str;
+
     /// The address at which the guest reaches services bound to [`Driver::host_address`].
     fn guest_view_of_host(&self) -> std::net::IpAddr;
 
@@ -154,6 +159,9 @@ pub trait Machine: Send + Sync {
 
     /// Counters.
     async fn stats(&self) -> Outcome<MachineStats>;
+
+    /// Lets the machine run on when this handle is dropped.
+    fn detach(&self);
 
     /// Ends the run at once.
     async fn kill(&self) -> Outcome<()>;

@@ -5,7 +5,6 @@
 //! The virtual machine as a build sees it, whoever emulates the devices.
 
 mod driver;
-#[cfg(target_os = "linux")]
 pub mod hv;
 
 pub use driver::{

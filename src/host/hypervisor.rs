@@ -1,0 +1,168 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! Who runs the virtual machines: asked, probed, chosen, and said in one line.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::qemu::{Accel, QemuDriver, Search};
+use crate::ui::{Failure, Outcome};
+use crate::vm::Driver;
+use crate::vm::hv::kvm::{Verdict, probe};
+
+/// What the user asked for with `--hypervisor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Requested {
+    /// The fastest that works here.
+    #[default]
+    Auto,
+    /// Linux KVM.
+    Kvm,
+    /// The bhyve of SmartOS.
+    Bhyve,
+    /// QEMU's translator, on any host.
+    Qemu,
+}
+
+impl Requested {
+    /// Every value, in the order in which help shows them.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Bhyve, Self::Kvm, Self::Qemu];
+
+    /// The word that users type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Bhyve => "bhyve",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
+impl fmt::Display for Requested {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Requested {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|value| value.name() == word);
+        known.ok_or_else(|| format!("`{word}` is none of auto, bhyve, kvm, qemu"))
+    }
+}
+
+/// A driver and the reason for it.
+#[derive(Clone)]
+pub struct Choice {
+    /// Starts the machines.
+    pub driver: Arc<dyn Driver>,
+    /// What was chosen and why, in one line.
+    pub line: String,
+}
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Choice")
+            .field("driver", &self.driver.name())
+            .field("line", &self.line)
+            .finish()
+    }
+}
+
+/// Chooses a driver. Takes up to a quarter of a second, for it runs a guest on `/dev/kvm` rather
+/// than trusting the device node.
+///
+/// # Errors
+/// What was asked for does not work here; with the step that failed and the remedy.
+pub fn choose(requested: Requested) -> Outcome<Choice> {
+    choose_from(requested, Search::from_environment(), probe)
+}
+
+fn choose_from(
+    requested: Requested,
+    search: Search,
+    judge: impl FnOnce() -> Verdict,
+) -> Outcome<Choice> {
+    match requested {
+        Requested::Bhyve => Err(Failure::input("the bhyve driver does not run on this host")
+            .fact("needed", "a SmartOS zone that may use bhyve (/dev/vmmctl)")
+            .hint("use `--hypervisor auto`")),
+        Requested::Qemu => translated(search, "as asked"),
+        Requested::Kvm => match judge() {
+            verdict @ Verdict::Usable { .. } => accelerated(search, &verdict),
+            verdict => Err(Failure::build("KVM cannot be used on this host")
+                .fact("probe", verdict)
+                .hint("use `--hypervisor qemu`: slower, but it runs anywhere")
+                .hint("run `imgforge doctor`")),
+        },
+        Requested::Auto => match judge() {
+            verdict @ Verdict::Usable { .. } => accelerated(search, &verdict),
+            verdict => translated(search, &verdict.to_string()),
+        },
+    }
+}
+
+fn accelerated(search: Search, verdict: &Verdict) -> Outcome<Choice> {
+    let driver = QemuDriver::new(search, Accel::Kvm)?;
+    let line = format!("kvm by QEMU {}: {verdict}", driver.program().version);
+    Ok(Choice { driver: Arc::new(driver), line })
+}
+
+fn translated(search: Search, why: &str) -> Outcome<Choice> {
+    let driver = QemuDriver::new(search, Accel::Tcg)?;
+    let line = format!("qemu {} in software (TCG): {why}", driver.program().version);
+    Ok(Choice { driver: Arc::new(driver), line })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn usable() -> Verdict {
+        Verdict::Usable { micros_per_million_rounds: 300.0 }
+    }
+
+    fn unusable() -> Verdict {
+        Verdict::Unusable { step: "fwait", reason: "KVM_EXIT_INTERNAL_ERROR".into() }
+    }
+
+    #[test]
+    fn the_probe_decides_and_the_line_says_why() {
+        let search = Search::from_environment;
+        let line = choose_from(Requested::Auto, search(), unusable).unwrap().line;
+        assert!(line.contains("TCG") && line.contains("fwait"), "{line}");
+        let line = choose_from(Requested::Auto, search(), usable).unwrap().line;
+        assert!(line.starts_with("kvm by QEMU"), "{line}");
+        let line = choose_from(Requested::Qemu, search(), || panic!("not asked")).unwrap().line;
+        assert!(line.ends_with("as asked") && !line.contains('\n'), "{line}");
+        let text = choose_from(Requested::Kvm, search(), unusable).unwrap_err().to_string();
+        assert!(text.contains("step `fwait`") && text.contains("--hypervisor qemu"), "{text}");
+        let text = choose_from(Requested::Bhyve, search(), usable).unwrap_err().to_string();
+        assert!(text.contains("does not run on this host"), "{text}");
+    }
+
+    #[test]
+    fn without_qemu_nothing_is_chosen() {
+        let mut search = Search::from_environment();
+        (search.path, search.qemu) = ("/nonexistent".into(), None);
+        for requested in [Requested::Auto, Requested::Qemu, Requested::Kvm] {
+            let text = choose_from(requested, search.clone(), usable).unwrap_err().to_string();
+            assert!(text.contains("apt-get install qemu-system-x86"), "{text}");
+        }
+    }
+
+    #[test]
+    fn words() {
+        for value in Requested::ALL {
+            assert_eq!(value.name().parse::<Requested>(), Ok(value));
+        }
+        assert!("xen".parse::<Requested>().unwrap_err().contains("auto, bhyve, kvm, qemu"));
+    }
+}

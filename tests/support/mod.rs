@@ -1,0 +1,159 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! A place of its own for each test: directories, the real binary, and what it left behind.
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+pub mod disk;
+pub mod metadata;
+pub mod triton;
+
+pub use disk::Disk;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// One test's own world: working directory, state, cache and run directories.
+pub struct World {
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        // Sockets live below it and must have short names.
+        let dir = tempfile::Builder::new().prefix("if-").tempdir_in("/tmp").unwrap();
+        for name in ["work", "state", "cache", "run"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        Self { dir }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    /// The real binary in this world.
+    pub fn imgforge(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
+        command
+            .current_dir(self.work())
+            .env("IMGFORGE_STATE_DIR", self.path().join("state"))
+            .env("IMGFORGE_CACHE_DIR", self.path().join("cache"))
+            .env("IMGFORGE_RUN_DIR", self.path().join("run"))
+            .env("NO_COLOR", "1")
+            .env_remove("SSH_AUTH_SOCK")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it with `args` to its end.
+    pub fn run(&self, args: &[&str]) -> Done {
+        Done::of(self.imgforge().args(args).output().unwrap())
+    }
+
+    /// Starts it with `args`, output captured.
+    pub fn spawn(&self, args: &[&str]) -> Child {
+        let mut command = self.imgforge();
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Processes whose command line names this world: what a build has left behind.
+    pub fn processes(&self) -> Vec<String> {
+        let mark = self.path().display().to_string();
+        let me = std::process::id().to_string();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            if pid == me || !pid.bytes().all(|b| b.is_ascii_digit()) {
+                continue;
+            }
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(&mark) {
+                found.push(format!("{pid} {line}"));
+            }
+        }
+        found
+    }
+
+    /// Fails when a process, a run directory, a scratch directory or an open journal is left.
+    pub fn assert_nothing_left(&self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.processes().is_empty() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert_eq!(self.processes(), Vec::<String>::new(), "processes are left");
+        assert_eq!(
+            names(&self.path().join("run")),
+            Vec::<String>::new(),
+            "run directories are left"
+        );
+        let scratch: Vec<_> =
+            names(&self.work()).into_iter().filter(|name| name.ends_with(".partial")).collect();
+        assert_eq!(scratch, Vec::<String>::new(), "scratch directories are left");
+    }
+}
+
+/// A finished run.
+pub struct Done {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    pub fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    #[track_caller]
+    pub fn expect(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn says(&self, text: &str) -> &Self {
+        assert!(
+            self.stderr.contains(text) || self.stdout.contains(text),
+            "{text:?} is not in\nstdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+}
+
+/// Names in a directory, sorted; none when it is absent.
+pub fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .map(|entries| {
+            entries
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect()
+        })
+        .unwrap_or_default();
+    names.sort();
+    names
+}
+
+/// What a slow test needs from the caller, by environment variable; the test fails without it.
+#[track_caller]
+pub fn needs(variable: &str) -> PathBuf {
+    match std::env::var_os(variable) {
+        Some(value) => PathBuf::from(value),
+        None => panic!("{variable} is not set: run this test by `cargo xtask test`"),
+    }
+}

@@ -1,0 +1,165 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! What both builders are given: medium, answer file, variables, template.
+
+use std::path::{Path, PathBuf};
+
+use super::answers::Variables;
+use super::{Outcome, process};
+
+/// One target, as both sides build it.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) name: &'static str,
+    /// The project's top directory.
+    pub(super) root: PathBuf,
+    pub(super) iso: PathBuf,
+    /// packer's template.
+    pub(super) template: PathBuf,
+    /// Boot wait of packer when it is not the target's.
+    pub(super) packer_boot_wait: Option<String>,
+    /// Answer file, and the name that the boot command asks for.
+    pub(super) answers: PathBuf,
+    pub(super) served_as: &'static str,
+    /// Variables that both sides get; the rest are the target's defaults.
+    pub(super) given: Vec<(&'static str, String)>,
+    /// All variables of the answer file but the key and the password.
+    pub(super) variables: Variables,
+    /// What names the target to `imgforge build`.
+    pub(super) selection: Vec<String>,
+}
+
+impl Plan {
+    /// Looks everything up before anything is built.
+    pub(super) fn named(name: &str, root: &Path, iso: Option<PathBuf>) -> Outcome<Self> {
+        let mut plan = match name {
+            "tiny" => Self::tiny(root),
+            "debian-13" => Self::debian_13(root)?,
+            other => {
+                return Err(format!("no benchmark for `{other}`; there are tiny and debian-13"));
+            }
+        };
+        if let Some(iso) = iso {
+            plan.iso = std::path::absolute(&iso).map_err(|e| format!("{}: {e}", iso.display()))?;
+        }
+        if !plan.iso.is_file() {
+            return Err(format!(
+                "there is no medium {}; run `cargo xtask media {name}`",
+                plan.iso.display()
+            ));
+        }
+        Ok(plan)
+    }
+
+    fn tiny(root: &Path) -> Self {
+        Self {
+            name: "tiny",
+            root: root.into(),
+            iso: root.join("target/media/tiny.iso"),
+            template: root.join("xtask/recipes/packer/tiny.json"),
+            packer_boot_wait: None,
+            answers: root.join("tests/data/tiny/answer.sh"),
+            served_as: "answer.sh",
+            given: Vec::new(),
+            variables: Variables::from([("Name", "tiny"), ("hostname", "tiny")]),
+            selection: vec![
+                "tiny".into(),
+                "--target-file".into(),
+                root.join("tests/data/tiny/tiny.yaml").display().to_string(),
+            ],
+        }
+    }
+
+    fn debian_13(root: &Path) -> Outcome<Self> {
+        let mirror = process::text_of(&mut std::process::Command::new(
+            root.join("xtask/recipes/mirror.sh"),
+        ))?;
+        let given = vec![("mirror", mirror.trim().to_owned()), ("security_mirror", String::new())];
+        let mut variables = Variables::from([
+            ("Name", "debian-13"),
+            ("codename", "trixie"),
+            ("timezone", "Etc/UTC"),
+            ("ntp", ""),
+            ("extra_packages", ""),
+            ("kernel_args", ""),
+        ]);
+        for (name, value) in &given {
+            variables.set(name, value);
+        }
+        Ok(Self {
+            name: "debian-13",
+            root: root.into(),
+            iso: root.join("target/media/debian-13.iso"),
+            template: root.join("xtask/recipes/packer/debian-13.json"),
+            packer_boot_wait: None,
+            answers: root.join("preseed/debian.cfg"),
+            served_as: "preseed.cfg",
+            given,
+            variables,
+            selection: vec!["debian-13".into()],
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::bench::root;
+
+    /// The strings of a YAML or JSON list: the quoted part of each line up to `end`.
+    fn strings<'a>(text: &'a str, start: &str, end: impl Fn(&str) -> bool) -> Vec<&'a str> {
+        let from = text.find(start).unwrap() + start.len();
+        text[from..]
+            .lines()
+            .skip(1)
+            .take_while(|line| !end(line))
+            .filter_map(|line| Some(line.split_once('"')?.1.rsplit_once('"')?.0))
+            .collect()
+    }
+
+    fn scalar<'a>(text: &'a str, start: &str) -> &'a str {
+        let rest = &text[text.find(start).unwrap() + start.len()..];
+        rest.lines().next().unwrap().trim().trim_matches(['"', ',', ' '])
+    }
+
+    /// The benchmark is fair only while packer types what imgforge types.
+    #[test]
+    fn packer_types_what_the_target_types() {
+        for (target, template, values) in [
+            ("tests/data/tiny/tiny.yaml", "tiny.json", &[("mode", "normal")][..]),
+            (
+                "targets/debian-13.yaml",
+                "debian-13.json",
+                &[("locale", "en_US.UTF-8"), ("hostname", "debian-13"), ("domain", "localdomain")],
+            ),
+        ] {
+            let target = std::fs::read_to_string(root().join(target)).unwrap();
+            let path = root().join("xtask/recipes/packer").join(template);
+            let template = std::fs::read_to_string(path).unwrap();
+            let mut ours =
+                strings(&target, "\n  command:", |line| !line.starts_with("    ")).concat();
+            for (name, value) in values {
+                ours = ours.replace(&format!("{{{{ .{name} }}}}"), value);
+            }
+            assert!(ours.contains("HTTPIP"), "{ours}");
+            assert_eq!(
+                strings(&template, "\"boot_command\": [", |line| line.trim() == "],").concat(),
+                ours
+            );
+            assert_eq!(scalar(&template, "\"boot_wait\":"), scalar(&target, "\n  wait:"));
+            assert_eq!(scalar(&template, "\"cpus\":"), scalar(&target, "\n  cpus:"));
+            assert_eq!(scalar(&template, "\"disk_size\":"), scalar(&target, "\n  disk:"));
+        }
+    }
+
+    #[test]
+    fn unknown_targets_and_absent_media_are_refused() {
+        let problem = Plan::named("solaris", root(), None).unwrap_err();
+        assert!(problem.contains("`solaris`"), "{problem}");
+        let problem = Plan::named("tiny", root(), Some("/nonexistent.iso".into())).unwrap_err();
+        assert!(problem.contains("cargo xtask media tiny"), "{problem}");
+    }
+}

@@ -1,0 +1,236 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! The parts of the suite, in the order in which they run: cheap ones first.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::media::{self, Medium};
+use crate::process::{self, Log, command};
+use crate::suite::{Count, Phase};
+use crate::{boot, demo, illumos, licences, packages, readme, whole_build};
+
+type Verdict = Result<Count, (String, Count)>;
+
+/// Everything.
+pub(crate) const ALL: &[Phase] = &[
+    quick("format", lacks_nothing, format),
+    quick("clippy", lacks_nothing, clippy),
+    quick("shell", lacks_shellcheck, shell),
+    quick("unit", lacks_test_tools, unit),
+    quick("cli", lacks_test_tools, integration),
+    quick("licences", lacks_nothing, |log| whole(licences::check(log))),
+    Phase { is_optional: true, ..quick("deny", lacks_cargo_deny, deny) },
+    quick("illumos", lacks_apt, illumos_clean),
+    quick("readme", lacks_nothing, readme::check),
+    quick("tiny", lacks_build_tools, tiny),
+    Phase { is_slow: true, ..quick("whole-build", whole_build::lacks, whole_build::check) },
+];
+
+const fn quick(
+    name: &'static str,
+    lacks: fn() -> Option<String>,
+    run: fn(&Log) -> Verdict,
+) -> Phase {
+    Phase { name, is_slow: false, is_optional: false, lacks, run }
+}
+
+/// A phase that is one test.
+pub(crate) fn whole(result: Result<(), String>) -> Verdict {
+    result.map(|()| Count::ONE).map_err(|reason| (reason, Count::default()))
+}
+
+fn lacks_nothing() -> Option<String> {
+    None
+}
+
+/// Tries to install what is missing; says what is still missing.
+pub(crate) fn lacks(needs: &[packages::Need]) -> Option<String> {
+    packages::ensure(needs).err()
+}
+
+fn lacks_shellcheck() -> Option<String> {
+    lacks(&[("shellcheck", "shellcheck")])
+}
+
+fn lacks_test_tools() -> Option<String> {
+    lacks(packages::TESTS).or_else(lacks_build_tools)
+}
+
+fn lacks_build_tools() -> Option<String> {
+    lacks(packages::BUILD).or_else(|| lacks(packages::MEDIUM))
+}
+
+fn lacks_apt() -> Option<String> {
+    process::which("apt-get").is_none().then(|| "needs a Debian machine: no apt-get".into())
+}
+
+fn lacks_cargo_deny() -> Option<String> {
+    process::which("cargo-deny").is_none().then(|| "cargo-deny is not installed".into())
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = process::cargo();
+    cargo.args(arguments);
+    cargo
+}
+
+fn format(log: &Log) -> Verdict {
+    whole(log.run(300, &cargo(&["fmt", "--all", "--check"])))
+}
+
+fn clippy(log: &Log) -> Verdict {
+    whole(log.run(
+        3600,
+        &cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+    ))
+}
+
+/// Every shell script of the project, by its first line.
+fn shell(log: &Log) -> Verdict {
+    let listed = process::capture(&mut command(
+        "git",
+        &["ls-files", "--cached", "--others", "--exclude-standard"],
+    ));
+    let files = match listed {
+        Ok(text) => text,
+        Err(reason) => return whole(Err(reason)),
+    };
+    let scripts: Vec<&str> = files
+        .lines()
+        .filter(|file| {
+            Path::new(file).extension().is_some_and(|end| end == "sh")
+                || starts_as_shell(Path::new(file))
+        })
+        .collect();
+    whole(
+        log.run(
+            300,
+            command(
+                "shellcheck",
+                &["--severity=warning", "--external-sources", "--source-path=SCRIPTDIR"],
+            )
+            .args(scripts),
+        ),
+    )
+}
+
+fn starts_as_shell(file: &Path) -> bool {
+    let bytes = std::fs::read(file).unwrap_or_default();
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    matches!(first, b"#!/bin/sh" | b"#!/bin/bash" | b"#!/bin/busybox sh")
+}
+
+fn unit(log: &Log) -> Verdict {
+    counted(log, &["--workspace", "--lib", "--bins"])
+}
+
+fn integration(log: &Log) -> Verdict {
+    // The media that the tests boot are made beforehand, so that no test waits for another's.
+    if let Err(reason) =
+        media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))
+    {
+        return whole(Err(reason));
+    }
+    counted(log, &["--package", "imgforge", "--test", "*"])
+}
+
+fn counted(log: &Log, selection: &[&str]) -> Verdict {
+    let mut command = if process::which("cargo-nextest").is_some() {
+        cargo(&["nextest", "run", "--locked", "--no-fail-fast", "--color", "never"])
+    } else {
+        cargo(&["test", "--locked", "--no-fail-fast", "--color", "never"])
+    };
+    command.args(selection).env("CARGO_TERM_COLOR", "never");
+    let result = log.run(3600, &command);
+    let count = count_tests(&log.text());
+    match result {
+        Ok(()) if count.passed == 0 => Err(("no test ran".into(), count)),
+        Ok(()) => Ok(count),
+        Err(reason) => Err((reason, count)),
+    }
+}
+
+/// Adds up the summaries that cargo's own runner or nextest prints.
+fn count_tests(log: &str) -> Count {
+    let mut count = Count::default();
+    for line in log.lines() {
+        let line = line.trim_start();
+        let is_summary = line.starts_with("test result:") || line.starts_with("Summary [");
+        if !is_summary {
+            continue;
+        }
+        let words: Vec<&str> = line
+            .split(|c: char| c.is_whitespace() || matches!(c, ';' | ',' | '.' | '(' | ')'))
+            .filter(|word| !word.is_empty())
+            .collect();
+        for pair in words.windows(2) {
+            let Ok(number) = pair[0].parse::<u64>() else { continue };
+            match pair[1] {
+                "passed" => count.passed += number,
+                "failed" | "timed" => count.failed += number,
+                "ignored" | "skipped" => count.skipped += number,
+                _ => {}
+            }
+        }
+    }
+    count
+}
+
+fn deny(log: &Log) -> Verdict {
+    whole(log.run(900, &cargo(&["deny", "check", "licenses", "bans", "sources"])))
+}
+
+fn illumos_clean(log: &Log) -> Verdict {
+    whole(
+        illumos::CLEAN.iter().try_for_each(|arguments| log.run(3600, &illumos::recipe(arguments))),
+    )
+}
+
+/// The whole pipeline with the tiny installer, and its result booted once more.
+fn tiny(log: &Log) -> Verdict {
+    whole((|| {
+        media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))?;
+        log.run(
+            3600,
+            &cargo(&["build", "--locked", "--package", "imgforge", "--bin", "imgforge"]),
+        )?;
+        let binary = demo::target_directory().join("debug/imgforge");
+        let output = process::root().join("target/xtask-out/tiny");
+        let begin = std::time::Instant::now();
+        log.run(
+            900,
+            demo::build(&binary, Medium::Tiny, &output)?.args(["--no-progress", "--no-cache"]),
+        )?;
+        println!("     the build took {:.1} s", begin.elapsed().as_secs_f64());
+        boot::complete(&output)?;
+        let disk = boot::unpack(&output, log)?;
+        let guest = boot::Guest::start(&disk, boot::Firmware::Uefi, &[])?;
+        let result = guest.wait_for_serial("Tiny system is up", 240);
+        drop(guest);
+        std::fs::remove_file(&disk)
+            .map_err(|error| format!("cannot remove {}: {error}", disk.display()))?;
+        result
+    })())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_cargo_test() {
+        let log = "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n\
+                   test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out\n\
+                   a line that says 99 passed\n";
+        assert_eq!(count_tests(log), Count { passed: 15, failed: 2, skipped: 1 });
+    }
+
+    #[test]
+    fn counts_nextest() {
+        let log = "     Summary [   1.2s] 14 tests run: 12 passed (1 slow), 1 failed, 1 timed out, 3 skipped\n";
+        assert_eq!(count_tests(log), Count { passed: 12, failed: 2, skipped: 3 });
+    }
+}

@@ -1,0 +1,208 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! The whole build from Debian's own installer, run once, and many things asserted about its
+//! result: on the disk, in a running guest with a metadata service, and under BIOS.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::boot::{self, Firmware, Guest};
+use crate::media::{self, Medium};
+use crate::process::{self, Log, Outcome};
+use crate::suite::Count;
+use crate::{demo, mirror, packages, phases};
+
+const UUID: &str = "6f0b3c1e-52a4-4d7c-9a55-0c1d2e3f4a5b";
+const HOSTNAME: &str = "whole-build";
+const PUBLIC_MIRROR: &str = "http://deb.debian.org/debian";
+
+/// What is missing for it here.
+pub(crate) fn lacks() -> Option<String> {
+    if !process::is_root() {
+        return Some("needs root, to mount the finished disk".into());
+    }
+    phases::lacks(packages::BUILD)
+        .or_else(|| phases::lacks(packages::MEDIUM))
+        .or_else(|| phases::lacks(packages::INSPECT))
+}
+
+/// Builds and looks.
+pub(crate) fn check(log: &Log) -> Result<Count, (String, Count)> {
+    let mut count = Count::default();
+    match build(log).and_then(|disk| {
+        count.passed += 1;
+        let result = examine(log, &disk, &mut count);
+        let removed = fs::remove_file(&disk)
+            .map_err(|error| format!("cannot remove {}: {error}", disk.display()));
+        result.and(removed)
+    }) {
+        Ok(()) if count.failed == 0 => Ok(count),
+        Ok(()) => Err((format!("{} checks failed", count.failed), count)),
+        Err(reason) => {
+            count.failed += 1;
+            Err((reason, count))
+        }
+    }
+}
+
+fn build(log: &Log) -> Outcome<PathBuf> {
+    media::make(Medium::Debian13, &Medium::Debian13.path(), |recipe| log.run(1800, recipe))?;
+    log.run(
+        3600,
+        process::cargo().args(["build", "--locked", "--package", "imgforge", "--bin", "imgforge"]),
+    )?;
+    let binary = demo::target_directory().join("debug/imgforge");
+    let output = process::root().join("target/xtask-out/debian-13");
+    let begin = std::time::Instant::now();
+    log.run(
+        3 * 3600,
+        demo::build(&binary, Medium::Debian13, &output)?.args(["--no-progress", "--no-cache"]),
+    )?;
+    println!("     the build took {:.0} s", begin.elapsed().as_secs_f64());
+    boot::complete(&output)?;
+    boot::unpack(&output, log)
+}
+
+fn examine(log: &Log, disk: &Path, count: &mut Count) -> Outcome {
+    let mut on_disk = Command::new(process::root().join("tests/guest/check-disk.sh"));
+    on_disk.arg(disk);
+    let used = mirror::debian()?;
+    if used != PUBLIC_MIRROR {
+        on_disk.arg(used);
+    }
+    checks(log, 900, &mut on_disk, count)?;
+    guest(log, disk, count)?;
+    let bios = Guest::start(disk, Firmware::Bios, &[])?;
+    bios.wait_for_serial("login:", 900)?;
+    count.passed += 1;
+    Ok(())
+}
+
+/// Runs a script that reports in TAP form and counts its lines; a failed line is no error here.
+fn checks(log: &Log, seconds: u32, command: &mut Command, count: &mut Count) -> Outcome {
+    let before = log.text().len();
+    let result = log.run(seconds, command);
+    let text = log.text();
+    let (passed, failed) = tally(text.get(before..).unwrap_or_default());
+    count.passed += passed;
+    count.failed += failed;
+    if failed == 0 { result } else { Ok(()) }
+}
+
+fn tally(tap: &str) -> (u64, u64) {
+    let lines = |start: &str| tap.lines().filter(|line| line.starts_with(start)).count() as u64;
+    (lines("ok "), lines("not ok "))
+}
+
+/// Boots the image as SmartOS would, with a metadata service on the second serial port.
+fn guest(log: &Log, disk: &Path, count: &mut Count) -> Outcome {
+    let keys = disk.with_extension("keys");
+    let _ = fs::remove_dir_all(&keys);
+    fs::create_dir_all(&keys)
+        .map_err(|error| format!("cannot make {}: {error}", keys.display()))?;
+    let result = guest_with_keys(log, disk, &keys, count);
+    let _ = fs::remove_dir_all(&keys);
+    result
+}
+
+fn guest_with_keys(log: &Log, disk: &Path, keys: &Path, count: &mut Count) -> Outcome {
+    let key = keys.join("key");
+    log.run(
+        60,
+        Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "whole-build", "-f"])
+            .arg(&key),
+    )?;
+    let public = fs::read_to_string(key.with_extension("pub"))
+        .map_err(|error| format!("no public key: {error}"))?;
+    let metadata = keys.join("metadata.json");
+    fs::write(
+        &metadata,
+        format!(
+            "{{\"sdc:uuid\": \"{UUID}\", \"sdc:hostname\": \"{HOSTNAME}\", \"root_authorized_keys\": \"{}\"}}",
+            public.trim()
+        ),
+    )
+    .map_err(|error| format!("cannot write metadata: {error}"))?;
+    let socket = keys.join("metadata.sock");
+    let chardev = format!("socket,path={},server=on,wait=off,id=metadata", socket.display());
+    let smbios = format!("type=1,manufacturer=Joyent,product=SmartDC HVM,uuid={UUID}");
+    let guest = Guest::start(
+        disk,
+        Firmware::Uefi,
+        &["-smbios", &smbios, "-chardev", &chardev, "-device", "isa-serial,chardev=metadata"],
+    )?;
+    guest.wait("socket of the second serial port", 30, || socket.exists())?;
+    let _service = Service::start(&socket, &metadata, &guest.directory().join("metadata.log"))?;
+    let identity = key.display().to_string();
+    let with_key = ["-i", identity.as_str(), "-o", "IdentitiesOnly=yes"];
+    guest.wait("login by the key from metadata", 1200, || {
+        guest
+            .ssh(&with_key)
+            .arg("true")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    })?;
+    count.passed += 1;
+    refuses_passwords(&guest)?;
+    count.passed += 1;
+    let script = process::root().join("tests/guest/check-guest.sh");
+    let upload = format!(
+        "exec {} sh -s {UUID} {HOSTNAME} <{}",
+        process::show(&guest.ssh(&with_key)),
+        script.display()
+    );
+    checks(log, 900, Command::new("bash").args(["-c", &upload]), count)
+}
+
+/// Asks sshd which ways to log in it offers root: only keys.
+fn refuses_passwords(guest: &Guest) -> Outcome {
+    let output = guest
+        .ssh(&["-o", "PreferredAuthentications=none"])
+        .arg("true")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("cannot start ssh: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("(publickey)") {
+        Ok(())
+    } else {
+        Err(format!("sshd must offer root keys alone; it said: {}", said.trim()))
+    }
+}
+
+/// The metadata service; ends when dropped.
+struct Service(Child);
+
+impl Service {
+    fn start(socket: &Path, metadata: &Path, log: &Path) -> Outcome<Self> {
+        let mut command = Command::new("python3");
+        command.arg(process::root().join("tests/guest/mock_metadata.py"));
+        command.arg("--connect").arg(socket).arg("--metadata").arg(metadata).arg("--log").arg(log);
+        let child = command.stdin(Stdio::null()).spawn();
+        child.map(Self).map_err(|error| format!("cannot start python3: {error}"))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tap() {
+        assert_eq!(tally("ok 1 - a\nnot ok 2 - b\n# ok 3\nok 3 - c\n1..3\n"), (2, 1));
+        assert_eq!(tally("Bail out!\n"), (0, 0));
+    }
+}
