@@ -5,5 +5,5 @@
 //! `imgforge`: parse, run, exit code.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    imgforge::cli::main(std::env::args_os().collect())
 }

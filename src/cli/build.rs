@@ -20,7 +20,7 @@ use crate::ui::{Failure, Kind, Outcome, Printer, Stage};
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
     /// Targets to build, one after another
-    #[arg(value_name = "TARGET", required_unless_present = "all")]
+    #[arg(value_name = "TARGET", required_unless_present_any = ["all", "target_file"])]
     targets: Vec<String>,
     /// Build every target of the catalogue
     #[arg(long, conflicts_with = "targets")]
@@ -114,8 +114,9 @@ async fn run_all(args: &BuildArgs, global: &Global) -> Outcome<()> {
     printer.finish();
     match first {
         None => Ok(()),
-        Some(problem) => Err(Failure::build("not every target was built")
-            .fact("first", problem.summary())),
+        Some(problem) => {
+            Err(Failure::build("not every target was built").fact("first", problem.summary()))
+        }
     }
 }
 

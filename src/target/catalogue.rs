@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::Resolved;
 use super::assets::{Library, embedded_file, embedded_targets};
-use super::finding::{Finding, Position, failure, nearest};
+use super::finding::{Finding, Position, failure, nearest, nearest_place};
 use super::resolve::{Frame, resolve};
 use super::schema::check::{Checked, check};
 use super::schema::document::Declaration;
@@ -54,13 +54,26 @@ impl LoadOptions {
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The target.
-    pub target: Resolved,
+    pub resolved: Resolved,
     /// Where its files come from.
     pub assets: Arc<Library>,
     /// What is doubtful but does not stop a build, each on one line.
     pub warnings: Vec<String>,
     /// Where the fields stand, for later findings.
     pub(crate) places: BTreeMap<String, Position>,
+}
+
+impl Loaded {
+    /// The place of a field, or of the nearest thing that holds it.
+    pub(crate) fn place(&self, field: &str) -> Position {
+        nearest_place(&self.places, field)
+            .unwrap_or_else(|| Position::whole(&self.resolved.origin.as_str().into()))
+    }
+
+    /// A finding about a field.
+    pub(crate) fn finding(&self, field: &str, message: &str, warning: bool) -> Finding {
+        Finding { warning, ..Finding::error(self.place(field), field, message) }
+    }
 }
 
 /// One line of the catalogue.
@@ -217,7 +230,7 @@ pub fn examine(name: &str, options: &LoadOptions) -> Outcome<Examined> {
     }
     let given = Given::collect(&options.env, &options.var_files, &options.vars)?;
     let own_name = root.get("name").and_then(Node::text).unwrap_or(&source.stem).to_owned();
-    findings.extend(wrong_name(&root, &source, &own_name, name, options.target_file.is_some()));
+    findings.extend(wrong_name(&root, &source, &own_name, name));
     let (mut variables, warnings) = Variables::decide(&own_name, &declared, &given)?;
     let (values, found) = variables.finish(|variable| declared_at(&root, variable));
     findings.extend(found);
@@ -246,7 +259,7 @@ pub fn examine(name: &str, options: &LoadOptions) -> Outcome<Examined> {
     let doubts = findings.iter().filter(|f| f.warning).map(Finding::text);
     let warnings = warnings.into_iter().chain(doubts).collect();
     let assets = Arc::new(Library::new(roots));
-    let loaded = sound.then_some(Loaded { target, assets, warnings, places });
+    let loaded = sound.then_some(Loaded { resolved: target, assets, warnings, places });
     Ok(Examined { findings, loaded })
 }
 
@@ -450,20 +463,14 @@ fn declared_at<'n>(root: &'n Node, variable: &str) -> Option<&'n Node> {
     Some(node.get("default").unwrap_or(node))
 }
 
-fn wrong_name(
-    root: &Node,
-    source: &Source,
-    own: &str,
-    asked: &str,
-    from_file: bool,
-) -> Option<Finding> {
+fn wrong_name(root: &Node, source: &Source, own: &str, asked: &str) -> Option<Finding> {
     let position =
         root.get("name").map_or_else(|| Position::whole(&source.file), |n| n.position.clone());
     if let Err(message) = read_name(own) {
         return Some(Finding::error(position, "name", message));
     }
-    if !from_file && own != asked {
-        let message = format!("the file's name says `{asked}`, its `name` says `{own}`");
+    if own != asked {
+        let message = format!("this target is named `{own}`, not `{asked}`");
         return Some(Finding::error(position, "name", message));
     }
     None

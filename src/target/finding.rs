@@ -4,6 +4,7 @@
 
 //! What is wrong in a file, with the place: `targets/debian-13.yaml:12:3: machine.memroy: …`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -106,6 +107,18 @@ pub(crate) fn failure(findings: &[Finding]) -> Option<Failure> {
         failure = failure.fact("more", errors.len() - SHOWN);
     }
     Some(failure)
+}
+
+/// The place of a field, or of the nearest thing that holds it.
+pub(crate) fn nearest_place(places: &BTreeMap<String, Position>, field: &str) -> Option<Position> {
+    let mut path = field;
+    loop {
+        match places.get(path) {
+            Some(position) => return Some(position.clone()),
+            None if path.is_empty() => return None,
+            None => path = path.get(..path.rfind(['.', '[']).unwrap_or(0)).unwrap_or_default(),
+        }
+    }
 }
 
 /// The known word that `word` was probably meant to be.

@@ -20,7 +20,7 @@ const SHORTEST: usize = 3;
 /// The resolved target in the document's own shape. Variables come with their description and
 /// with where their value came from; sensitive values are `***`, also inside other texts.
 pub fn inspect(loaded: &Loaded) -> Json {
-    let target = &loaded.target;
+    let target = &loaded.resolved;
     let mut json = json!({
         "name": target.name,
         "description": target.description,
@@ -98,7 +98,7 @@ fn variables(target: &Resolved) -> Json {
 }
 
 fn http(loaded: &Loaded) -> Json {
-    let http = &loaded.target.http;
+    let http = &loaded.resolved.http;
     let files: Map<String, Json> = http
         .files
         .iter()

@@ -19,10 +19,10 @@ use crate::ui::Failure;
 pub fn lint(loaded: &Loaded) -> Vec<Finding> {
     let mut linter = Linter {
         loaded,
-        expander: Expander::new(&loaded.target, BuildValues::example()),
+        expander: Expander::new(&loaded.resolved, BuildValues::example()),
         findings: Vec::new(),
     };
-    let target = &loaded.target;
+    let target = &loaded.resolved;
     for (path, asset) in &target.http.files {
         linter.answer_file(&format!("http.files.{path}"), asset);
     }
@@ -36,11 +36,7 @@ pub fn lint(loaded: &Loaded) -> Vec<Finding> {
     }
     if !target.boot.command.contains("HTTPPort") && !target.http.files.is_empty() {
         let message = "answer files are served, but the boot command never says `{{ .HTTPPort }}`";
-        linter.findings.push(Finding::warning(
-            linter.place("boot.command"),
-            "boot.command",
-            message,
-        ));
+        linter.findings.push(loaded.finding("boot.command", message, true));
     }
     linter.findings
 }
@@ -56,22 +52,13 @@ impl Linter<'_> {
         &self.loaded.assets
     }
 
-    fn place(&self, field: &str) -> Position {
-        let mut path = field;
-        while !self.loaded.places.contains_key(path) && !path.is_empty() {
-            path = path.get(..path.rfind(['.', '[']).unwrap_or(0)).unwrap_or_default();
-        }
-        let origin: Arc<str> = self.loaded.target.origin.as_str().into();
-        self.loaded.places.get(path).cloned().unwrap_or_else(|| Position::whole(&origin))
-    }
-
     fn failed(&mut self, field: &str, failure: &Failure) {
         let mut message = failure.summary().to_owned();
         for hint in failure.hints().iter().filter(|h| h.starts_with("did you mean")) {
             message.push_str("; ");
             message.push_str(hint);
         }
-        self.findings.push(Finding::error(self.place(field), field, message));
+        self.findings.push(self.loaded.finding(field, &message, false));
     }
 
     fn answer_file(&mut self, field: &str, asset: &str) {
@@ -94,7 +81,7 @@ impl Linter<'_> {
 
     fn text(&mut self, field: &str, text: &str) {
         if let Some(error) = self.mistake(text) {
-            self.findings.push(Finding::error(self.place(field), field, error.message));
+            self.findings.push(self.loaded.finding(field, &error.message, false));
         }
     }
 

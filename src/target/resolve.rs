@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::finding::{Finding, Position};
+use super::finding::{Finding, Position, nearest_place};
 use super::resolved::{
     Action, Algorithm, Ansible, AnsibleMode, Boot, Checksum, FileUpload, Format, Http, Install,
     InstallEnd, MachineSettings, ManifestFields, Media, Output, Resolved, Shell, Shutdown, Ssh,
@@ -89,17 +89,9 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// The place of a field, or of the nearest thing that holds it.
     fn place(&self, field: &str) -> Position {
-        let mut path = field;
-        loop {
-            if let Some(position) = self.frame.places.get(path) {
-                return position.clone();
-            }
-            let Some(cut) = path.rfind(['.', '[']) else { break };
-            path = path.get(..cut).unwrap_or_default();
-        }
-        self.frame.places.get("").cloned().unwrap_or_else(|| Position::whole(&"target".into()))
+        nearest_place(self.frame.places, field)
+            .unwrap_or_else(|| Position::whole(&self.frame.origin.as_str().into()))
     }
 
     fn wrong(&mut self, field: &str, message: impl Into<String>) {

@@ -5,7 +5,7 @@
 //! House tasks: `cargo xtask VERB`. No dependency but the standard library, so that it starts
 //! in seconds on a fresh clone.
 
-mod bench_overhead;
+mod bench;
 mod boot;
 mod demo;
 mod illumos;
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
             ["test", rest @ ..] => suite::main(rest),
             ["illumos", rest @ ..] => illumos::main(rest),
             ["lab", rest @ ..] => lab::main(rest),
-            ["bench", "overhead", rest @ ..] => bench_overhead::main(rest),
+            ["bench", "overhead", rest @ ..] => bench::main(rest),
             [] | ["help" | "-h" | "--help"] => {
                 print!("{HELP}");
                 Ok(())

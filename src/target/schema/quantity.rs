@@ -269,6 +269,16 @@ pub(crate) fn read_checksum(text: &str) -> Result<Checksum, String> {
     Ok(Checksum::Digest { algorithm: *algorithm, hex: hex.to_ascii_lowercase() })
 }
 
+impl Checksum {
+    /// Reads `sha256:HEX`, `file:URL`, `none`, or a bare digest, told by its length.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and the forms that there are.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        read_checksum(text)
+    }
+}
+
 /// Writes a checksum the way it is read.
 pub(crate) fn write_checksum(checksum: &Checksum) -> String {
     match checksum {
