@@ -20,10 +20,11 @@ fn tiny(world: &World, more: &[&str]) -> Vec<String> {
     let target = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny/tiny.yaml");
     let iso = needs("IMGFORGE_TINY_ISO");
     let _ = world;
-    let mut args: Vec<String> = ["build", "tiny", "--hypervisor", "qemu", "--no-progress", "--output", "out"]
-        .iter()
-        .map(|word| (*word).to_owned())
-        .collect();
+    let mut args: Vec<String> =
+        ["build", "tiny", "--hypervisor", "qemu", "--no-progress", "--output", "out"]
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect();
     args.extend(["--target-file".into(), target.display().to_string()]);
     args.extend(["--iso".into(), iso.display().to_string()]);
     args.extend(more.iter().map(|word| (*word).to_owned()));
@@ -42,7 +43,9 @@ fn a_tiny_image_is_built_and_holds_what_the_manifest_says() {
     let start = Instant::now();
     build(&world, &[]).expect(0);
     let out = world.work().join("out");
-    for name in ["tiny.raw.gz", "manifest.json", "build.log", "events.jsonl", "serial.log", "screenshots"] {
+    for name in
+        ["tiny.raw.gz", "manifest.json", "build.log", "events.jsonl", "serial.log", "screenshots"]
+    {
         assert!(out.join(name).exists(), "{name} is missing in {:?}", names(&out));
     }
     assert!(!out.join("tiny.raw").exists(), "the raw disk was not asked for");
@@ -67,7 +70,9 @@ fn a_tiny_image_is_built_and_holds_what_the_manifest_says() {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
         .map(|event| event["event"].as_str().unwrap().to_owned())
         .collect();
-    for kind in ["build-started", "typing", "http", "output", "screenshot", "artefact", "build-done"] {
+    for kind in
+        ["build-started", "typing", "http", "output", "screenshot", "artefact", "build-done"]
+    {
         assert!(kinds.iter().any(|k| k == kind), "no {kind} in {kinds:?}");
     }
     let shots = names(&out.join("screenshots"));
@@ -192,7 +197,8 @@ fn wait_for_qemu(world: &World) {
 }
 
 fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
+    let status =
+        Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
     assert!(status.success());
 }
 
@@ -229,7 +235,8 @@ fn a_full_output_file_system_is_named_and_nothing_stays() {
     let place = args.iter().position(|word| word == "out").unwrap();
     args[place] = output;
     let done = world.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    let left: Vec<String> = names(&small).into_iter().filter(|name| !name.ends_with(".failed")).collect();
+    let left: Vec<String> =
+        names(&small).into_iter().filter(|name| !name.ends_with(".failed")).collect();
     let unmounted = Command::new("umount").arg("-l").arg(&small).status().unwrap();
     assert!(unmounted.success());
     done.expect(1).says("space");

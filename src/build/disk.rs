@@ -30,6 +30,7 @@ pub(crate) fn recreate(context: &Context) -> Outcome<()> {
 
 /// Removes a disk that is no longer needed.
 pub(crate) fn remove(disk: &Path) -> Outcome<()> {
-    fs::remove_file(disk)
-        .map_err(|error| Failure::build("cannot remove a disk").because(error).fact("file", disk.display()))
+    fs::remove_file(disk).map_err(|error| {
+        Failure::build("cannot remove a disk").because(error).fact("file", disk.display())
+    })
 }

@@ -135,10 +135,13 @@ async fn type_command(
     let expander = context.expander(server.addr().port());
     let text = expander.expand_until_stable("boot.command", &boot.command)?;
     let command = boot_command::parse(&text).map_err(|error| {
-        Failure::input("the boot command cannot be typed").because(error).fact("field", "boot.command")
+        Failure::input("the boot command cannot be typed")
+            .because(error)
+            .fact("field", "boot.command")
     })?;
     let interval = boot.key_interval * attempt.pow(2);
-    console::type_events(screen, &command.expand(), interval, &context.events, &context.token).await?;
+    console::type_events(screen, &command.expand(), interval, &context.events, &context.token)
+        .await?;
     Ok(())
 }
 
@@ -232,10 +235,7 @@ fn content(context: &Context, port: u16) -> Outcome<Content> {
 }
 
 /// Every answer file, rendered, by its path.
-pub(crate) fn answers(
-    context: &Context,
-    expander: &Expander,
-) -> Outcome<BTreeMap<String, String>> {
+pub(crate) fn answers(context: &Context, expander: &Expander) -> Outcome<BTreeMap<String, String>> {
     let http = &context.target.http;
     let mut pages = BTreeMap::new();
     for (path, asset) in &http.files {

@@ -132,7 +132,8 @@ fn absolute(path: &Path) -> Outcome<PathBuf> {
 }
 
 fn rename(from: &Path, to: &Path) -> Outcome<()> {
-    fs::rename(from, to).map_err(|error| failure("cannot rename", from, error).fact("to", to.display()))
+    fs::rename(from, to)
+        .map_err(|error| failure("cannot rename", from, error).fact("to", to.display()))
 }
 
 fn remove_tree(path: &Path) -> Outcome<()> {

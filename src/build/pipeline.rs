@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use super::broken::{self, Broken, Settled};
 use super::cache::Installations;
+use super::cancel::Cancel;
 use super::context::Context;
 use super::identity::Identity;
-use super::cancel::Cancel;
 use super::journal::{Entry, Journal};
 use super::ledger::{Account, Ledger};
 use super::on_error::OnError;
@@ -209,7 +209,8 @@ async fn run_stages(context: &mut Context, request: &Request) -> Outcome<Finishe
     }
     if let Err(problem) = stage(context, Stage::Seal, seal::run(context, &guest)).await {
         let decision = request.on_error.decide(&problem);
-        let broken = Broken::with(context.with_evidence(problem, &guest.screen).await, guest.machine);
+        let broken =
+            Broken::with(context.with_evidence(problem, &guest.screen).await, guest.machine);
         return Err(broken::conclude(context, decision, broken).await);
     }
     drop(guest);

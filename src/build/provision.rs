@@ -15,7 +15,7 @@ use super::context::Context;
 use super::ledger::Account;
 use super::on_error::{Decision, OnError};
 use crate::console::Screen;
-use crate::guest::{self, StepReport, HostKeys, Lifeline, Login, Mask, Patience, Session};
+use crate::guest::{self, HostKeys, Lifeline, Login, Mask, Patience, Session, StepReport};
 use crate::target::{Expander, Step};
 use crate::ui::{Event, Failure, Kind, Outcome};
 use crate::vm::{Forward, Machine, MachineEvent};

@@ -87,11 +87,7 @@ fn key_field(line: &str) -> &str {
 }
 
 /// By command first; by the ACPI button when the command brought nothing; never by a power cut.
-async fn power_off(
-    context: &Context,
-    machine: &dyn Machine,
-    session: &Session,
-) -> Outcome<String> {
+async fn power_off(context: &Context, machine: &dyn Machine, session: &Session) -> Outcome<String> {
     let shutdown = &context.target.shutdown;
     if !shutdown.command.is_empty() {
         let command = Command::new(&shutdown.command).may_disconnect(true).within(shutdown.timeout);
@@ -99,7 +95,8 @@ async fn power_off(
         if let Err(problem) = asked {
             context.events.warn(format!("`{}`: {}", shutdown.command, problem.summary()));
         }
-        if let Some(how) = wait(context, machine, shutdown.timeout, "the guest's power-off").await? {
+        if let Some(how) = wait(context, machine, shutdown.timeout, "the guest's power-off").await?
+        {
             return Ok(format!("{how} by command"));
         }
         context.events.warn(format!(
@@ -114,7 +111,9 @@ async fn power_off(
         Some(how) => Ok(format!("{how} by ACPI button")),
         None => Err(Failure::build("the guest does not power off")
             .fact("tried", format!("`{}`, then the ACPI power button", shutdown.command))
-            .hint("check `shutdown.command` in the target; raise `shutdown.timeout` on a slow host")),
+            .hint(
+                "check `shutdown.command` in the target; raise `shutdown.timeout` on a slow host",
+            )),
     }
 }
 

@@ -41,11 +41,8 @@ impl SerialLog {
             return None;
         }
         // Overlap, so that a mark cut in two by the last look is seen whole now.
-        let from = self
-            .scanned
-            .saturating_sub(256)
-            .max(self.start)
-            .max(end.saturating_sub(TAIL_BYTES));
+        let from =
+            self.scanned.saturating_sub(256).max(self.start).max(end.saturating_sub(TAIL_BYTES));
         let text = read_from(&self.path, from);
         self.scanned = end;
         text.lines()

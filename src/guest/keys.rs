@@ -52,9 +52,8 @@ impl BuildKey {
 
     /// The pair of an earlier build, from its private key in OpenSSH's text form.
     pub fn from_private_text(text: Secret) -> Outcome<Self> {
-        let key = PrivateKey::from_openssh(text.reveal()).map_err(|error| {
-            Failure::build("a kept build key cannot be read").because(error)
-        })?;
+        let key = PrivateKey::from_openssh(text.reveal())
+            .map_err(|error| Failure::build("a kept build key cannot be read").because(error))?;
         let public_line = key.public_key().to_openssh().map_err(cannot_make)?;
         Ok(Self {
             public_line: public_line.trim_end().to_owned(),

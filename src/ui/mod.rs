@@ -5,14 +5,15 @@
 //! What a person or a CI log sees: failures with hints, secrets, the event stream, the printer.
 
 mod events;
+mod live;
 mod logfile;
 mod printer;
 mod report;
 mod secret;
-mod words;
+mod text;
 
 pub use events::{Event, Events, Split, Stage, Stream};
 pub use logfile::LogFiles;
-pub use printer::{Format, Printer, PrinterOptions};
+pub use printer::{Color, Format, Printer, PrinterOptions};
 pub use report::{Failure, Kind, Outcome};
 pub use secret::Secret;

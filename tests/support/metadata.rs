@@ -47,7 +47,11 @@ impl Metadata {
     }
 }
 
-fn reply(line: &str, values: &BTreeMap<String, String>, log: &Mutex<Vec<String>>) -> Option<String> {
+fn reply(
+    line: &str,
+    values: &BTreeMap<String, String>,
+    log: &Mutex<Vec<String>>,
+) -> Option<String> {
     let words: Vec<&str> = line.split(' ').collect();
     match words.as_slice() {
         ["NEGOTIATE", "V2"] => {
@@ -62,9 +66,11 @@ fn reply(line: &str, values: &BTreeMap<String, String>, log: &Mutex<Vec<String>>
         }
         ["GET", key] => {
             log.lock().unwrap().push((*key).to_owned());
-            Some(values.get(*key).map_or("NOTFOUND\n".to_owned(), |value| {
-                format!("SUCCESS\n{value}\n.\n")
-            }))
+            Some(
+                values
+                    .get(*key)
+                    .map_or("NOTFOUND\n".to_owned(), |value| format!("SUCCESS\n{value}\n.\n")),
+            )
         }
         [""] => Some("invalid command\n".into()),
         _ => Some("FAILURE\n".into()),

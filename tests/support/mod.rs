@@ -90,7 +90,11 @@ impl World {
             std::thread::yield_now();
         }
         assert_eq!(self.processes(), Vec::<String>::new(), "processes are left");
-        assert_eq!(names(&self.path().join("run")), Vec::<String>::new(), "run directories are left");
+        assert_eq!(
+            names(&self.path().join("run")),
+            Vec::<String>::new(),
+            "run directories are left"
+        );
         let scratch: Vec<_> =
             names(&self.work()).into_iter().filter(|name| name.ends_with(".partial")).collect();
         assert_eq!(scratch, Vec::<String>::new(), "scratch directories are left");
@@ -135,7 +139,10 @@ impl Done {
 pub fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(directory)
         .map(|entries| {
-            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+            entries
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect()
         })
         .unwrap_or_default();
     names.sort();

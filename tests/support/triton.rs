@@ -71,7 +71,8 @@ impl Guest {
     }
 
     fn serial(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.dir.join("serial.log")).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&fs::read(self.dir.join("serial.log")).unwrap_or_default())
+            .into_owned()
     }
 
     #[track_caller]
@@ -79,7 +80,8 @@ impl Guest {
         let deadline = Instant::now() + PATIENCE;
         while !seen() {
             let serial = self.serial();
-            let tail: String = serial.chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect();
+            let tail: String =
+                serial.chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect();
             assert!(Instant::now() < deadline, "{what} did not come; serial ends with:\n{tail}");
             std::thread::sleep(Duration::from_secs(1));
         }
@@ -87,8 +89,22 @@ impl Guest {
 
     fn ssh(&self, options: &[&str], command: &str) -> std::process::Output {
         Command::new("ssh")
-            .args(["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
-            .args(["-o", "IdentityAgent=none", "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=20"])
+            .args([
+                "-F",
+                "none",
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+            ])
+            .args([
+                "-o",
+                "IdentityAgent=none",
+                "-o",
+                "IdentitiesOnly=yes",
+                "-o",
+                "ConnectTimeout=20",
+            ])
             .args(options)
             .args(["-p", &self.port.to_string(), "root@127.0.0.1", command])
             .stdin(Stdio::null())
@@ -128,9 +144,7 @@ pub fn check(world: &World, disk: &Path) -> String {
 
     let identity = key.display().to_string();
     let login = ["-i", identity.as_str(), "-o", "PasswordAuthentication=no"];
-    guest.wait("a login by the customer's key", || {
-        guest.ssh(&login, "true").status.success()
-    });
+    guest.wait("a login by the customer's key", || guest.ssh(&login, "true").status.success());
     let seconds = start.elapsed().as_secs_f64();
     let asked = metadata.asked();
     for wanted in ["NEGOTIATE", "sdc:uuid", "root_authorized_keys", "sdc:nics"] {
@@ -146,13 +160,14 @@ pub fn check(world: &World, disk: &Path) -> String {
     assert_eq!(run("hostname"), "customer-host");
     assert_eq!(run("mdata-get sdc:uuid"), UUID);
     assert_eq!(run("swapon --noheadings | wc -l"), "0");
-    assert_eq!(run("systemctl is-system-running --wait").replace("degraded", &run("systemctl --failed --no-legend")), "running");
+    assert_eq!(
+        run("systemctl is-system-running --wait")
+            .replace("degraded", &run("systemctl --failed --no-legend")),
+        "running"
+    );
     assert!(!run("cat /etc/machine-id").is_empty());
     assert!(run("ls /etc/ssh/ssh_host_*_key | wc -l").parse::<u32>().unwrap() >= 1);
-    let refused = guest.ssh(
-        &["-o", "PubkeyAuthentication=no", "-o", "BatchMode=yes"],
-        "true",
-    );
+    let refused = guest.ssh(&["-o", "PubkeyAuthentication=no", "-o", "BatchMode=yes"], "true");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success(), "root logged in without a key");
     assert!(said.contains("Permission denied (publickey"), "{said}");
