@@ -2,69 +2,81 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-//! `imgforge clean`: removes what dead builds left behind, and what was kept on purpose.
+//! `imgforge clean`: removes what dead builds left behind.
 
 use clap::Args;
 
+use serde_json::json;
+
 use super::{Global, output};
-use crate::build::{self, Condition, Remains, StateDirs};
+use crate::build::{self, Condition, Installations, Remains, StateDirs};
+use crate::media;
 use crate::ui::{Failure, Outcome};
 
 /// Arguments of `imgforge clean`.
 #[derive(Debug, Args)]
 pub(crate) struct CleanArgs {
-    /// Only say what there is
-    #[arg(long, short = 'n')]
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
     dry_run: bool,
-    /// Print JSON
+    /// Remove the finished installations of the cache, too; media stay
+    #[arg(long)]
+    cache: bool,
+    /// Print what was found as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Undoes what the journals of dead builds name. Nothing else is touched; builds that run are
-/// left alone.
-///
-/// # Errors
-/// Something could not be removed.
-pub(super) fn run(args: &CleanArgs, global: &Global) -> Outcome<()> {
+/// Undoes what the journals of dead builds name, what users asked to keep included.
+pub(super) fn run(args: &CleanArgs, _global: &Global) -> Outcome<()> {
     let dirs = StateDirs::from_env()?;
-    let found = if args.dry_run { build::survey(&dirs)? } else { build::clean(&dirs)? };
+    let remains = if args.dry_run { build::survey(&dirs)? } else { build::clean(&dirs)? };
     if args.json {
-        let text = serde_json::to_string_pretty(&found)
-            .map_err(|e| Failure::build("cannot print what was found").because(e))?;
-        output::data(&format!("{text}\n"))?;
+        output::data(&format!("{:#}\n", json!(remains)))?;
     } else {
-        output::data(&found.iter().map(lines).collect::<String>())?;
-        if found.is_empty() {
-            output::remark("nothing is left of earlier builds", global);
-        }
+        output::data(&remains.iter().map(|one| describe(one, args.dry_run)).collect::<String>())?;
     }
-    let failed: Vec<&str> = found
-        .iter()
-        .filter_map(|remains| remains.undone.as_ref())
-        .flat_map(|undone| undone.failed.iter().map(String::as_str))
-        .collect();
-    if failed.is_empty() {
+    if args.cache {
+        clean_cache(args)?;
+    }
+    let stuck: Vec<String> =
+        remains.iter().filter_map(|one| one.undone.as_ref()).flat_map(|u| u.failed.clone()).collect();
+    if stuck.is_empty() {
         return Ok(());
     }
-    let failure = Failure::build("something could not be removed");
-    Err(failed.into_iter().fold(failure, |failure, line| failure.fact("left", line)))
+    Err(Failure::build("not everything could be removed")
+        .fact("left", stuck.join("\n"))
+        .hint("remove the cause and run `imgforge clean` again"))
 }
 
-fn lines(remains: &Remains) -> String {
-    let name = if remains.target.is_empty() { "a build" } else { &remains.target };
-    let condition = match remains.condition {
-        Condition::Running => "runs",
-        Condition::Dead => "ended without cleaning up",
-        Condition::Kept => "was kept",
+fn describe(remains: &Remains, dry_run: bool) -> String {
+    let state = match remains.condition {
+        Condition::Running => "running, left alone",
+        Condition::Dead => "dead",
+        Condition::Kept => "kept for its user",
     };
-    let mut text = format!("{name} {} (process {}) {condition}\n", remains.id, remains.pid);
-    let (label, items) = match &remains.undone {
+    let mut text = format!("{} (build {}, {state})\n", remains.target, remains.id);
+    let (verb, items) = match &remains.undone {
         Some(undone) => ("removed", &undone.removed),
-        None => ("has", &remains.items),
+        None if dry_run => ("has", &remains.items),
+        None => return text,
     };
     for item in items {
-        text.push_str(&format!("  {label:<8} {} {}\n", item.kind, item.what));
+        text.push_str(&format!("  {verb} {} {}\n", item.kind, item.what));
     }
     text
+}
+
+fn clean_cache(args: &CleanArgs) -> Outcome<()> {
+    let cache = media::cache_dir(None, |name| std::env::var_os(name))?;
+    let installations = Installations::new(&cache);
+    let verb = if args.dry_run { "has" } else { "removed" };
+    let mut text = String::new();
+    for (path, bytes) in installations.list() {
+        text.push_str(&format!("{verb} {} ({} MB)\n", path.display(), bytes / 1_000_000));
+    }
+    if !args.dry_run {
+        installations.clear()?;
+    }
+    if args.json { Ok(()) } else { output::data(&text) }
 }

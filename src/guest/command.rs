@@ -117,7 +117,7 @@ impl Command {
         if text.contains('\0') {
             return Err(Failure::input("a command for the guest holds a zero byte"));
         }
-        let mark = format!("printf '\\001imgforge-pid %s\\n' \"$$\" >&2");
+        let mark = "printf '\\001imgforge-pid %s\\n' \"$$\" >&2";
         let (read, feed) = match &self.stdin {
             None => ("imgforge_text=$(cat); exec </dev/null".to_owned(), vec![text.into()]),
             Some(bytes) => {

@@ -75,7 +75,7 @@ impl fmt::Debug for Choice {
     }
 }
 
-/// Chooses a driver. Takes up to a quarter of a second, for it runs a guest on `/dev/kvm` rather
+/// Chooses a driver. Takes some tens of milliseconds, for it runs a guest on `/dev/kvm` rather
 /// than trusting the device node.
 ///
 /// # Errors

@@ -225,6 +225,7 @@ impl Events {
     }
 
     /// Says that something happened.
+    #[allow(clippy::needless_pass_by_value)] // callers make an event to give it away
     pub fn emit(&self, event: Event) {
         (self.sink)(&self.target, &event);
     }

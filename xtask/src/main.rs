@@ -5,7 +5,7 @@
 //! House tasks: `cargo xtask VERB`. No dependency but the standard library, so that it starts
 //! in seconds on a fresh clone.
 
-mod bench_overhead;
+mod bench;
 mod boot;
 mod demo;
 mod illumos;
@@ -34,7 +34,7 @@ Usage: cargo xtask VERB
                                check the code for illumos; check and clippy by default
   lab build [--zfs]            make the lab, a machine with a working /dev/kvm
   lab run [OPTIONS] -- CMD     run a command in it
-  bench overhead               the tiny build by imgforge and by packer, side by side
+  bench overhead [--target T]  a build by imgforge and by packer, side by side
 ";
 
 fn main() -> ExitCode {
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
             ["test", rest @ ..] => suite::main(rest),
             ["illumos", rest @ ..] => illumos::main(rest),
             ["lab", rest @ ..] => lab::main(rest),
-            ["bench", "overhead", rest @ ..] => bench_overhead::main(rest),
+            ["bench", "overhead", rest @ ..] => bench::main(rest),
             [] | ["help" | "-h" | "--help"] => {
                 print!("{HELP}");
                 Ok(())

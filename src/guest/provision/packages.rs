@@ -71,10 +71,12 @@ impl Manager {
             Self::Apt => format!(
                 "set -eu\n{}mkdir -p {scratch}/apt/lists/partial \
                  {scratch}/apt/cache/archives/partial {scratch}/apt/log\n\
-                 apt-get $options update\n\
+                 printf '%s\\n' {NO_HOOKS} >{scratch}/apt/conf\n\
+                 options=\"$options -c {scratch}/apt/conf\"\n\
+                 apt-get -y $options update\n\
                  package=ansible-core\n\
                  apt-cache $options show $package >/dev/null 2>&1 || package=ansible\n\
-                 apt-get $options install $package\n",
+                 apt-get -y $options install $package\n",
                 apt_options(scratch)
             ),
             Self::Dnf => format!(
@@ -120,11 +122,16 @@ impl Manager {
     }
 }
 
+/// Lines of apt's configuration, quoted for a shell: the image's hooks are not for packages that
+/// come and go. They would fill caches that nothing empties.
+const NO_HOOKS: &str = "'#clear DPkg::Pre-Install-Pkgs;' '#clear DPkg::Post-Invoke;' \
+    '#clear APT::Update::Post-Invoke;' '#clear APT::Update::Post-Invoke-Success;'";
+
 /// Sets `$options` for the tools of apt and quiets what asks questions.
 fn apt_options(scratch: &str) -> String {
     format!(
         "export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 APT_LISTCHANGES_FRONTEND=none\n\
-         options='-qy -o Dir::State::lists={scratch}/apt/lists -o Dir::Cache={scratch}/apt/cache \
+         options='-q -o Dir::State::lists={scratch}/apt/lists -o Dir::Cache={scratch}/apt/cache \
          -o Dir::Log={scratch}/apt/log -o APT::Sandbox::User=root \
          -o APT::Install-Recommends=false -o APT::AutoRemove::RecommendsImportant=false \
          -o Acquire::Languages=none -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 \

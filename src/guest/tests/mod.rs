@@ -9,6 +9,7 @@
 //! "guest", and nothing of it is touched but what a test names by an absolute path.
 
 mod ansible;
+mod ansible_guest;
 mod files;
 mod login;
 mod session;
@@ -32,6 +33,8 @@ pub(super) struct Setup {
     pub(super) password: Option<Secret>,
     pub(super) host_key: BuildKey,
     pub(super) boot_id: &'static str,
+    /// A root file system for the server and its commands instead of this machine's.
+    pub(super) root: Option<std::path::PathBuf>,
 }
 
 impl Setup {
@@ -42,6 +45,7 @@ impl Setup {
             password: None,
             host_key: BuildKey::generate("host").unwrap(),
             boot_id: "11111111-aaaa-4bbb-8ccc-000000000001",
+            root: None,
         }
     }
 }
@@ -78,7 +82,10 @@ impl Server {
             place.join("authorized").display(),
         );
         std::fs::write(place.join("config"), config).unwrap();
-        let child = spawn(place);
+        let child = match &setup.root {
+            None => spawn(place),
+            Some(root) => spawn_in(root, place),
+        };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, setup.port));
         let mut server = Self { child, address, _dir: dir };
         server.until_up();
@@ -110,6 +117,26 @@ fn spawn(place: &Path) -> Child {
     Process::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
         .arg(place)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The same inside another root, where the server's files are seen under the same path.
+fn spawn_in(root: &Path, place: &Path) -> Child {
+    let script = "set -e\n\
+        mount -t proc proc \"$2/proc\"\n\
+        mount --rbind /dev \"$2/dev\"\n\
+        mount -t tmpfs tmpfs \"$2/run\" && mkdir \"$2/run/sshd\"\n\
+        mount -t tmpfs tmpfs \"$2/tmp\" && mkdir -p \"$2$1\"\n\
+        mount --bind \"$1\" \"$2$1\"\n\
+        cd / && exec chroot \"$2\" /usr/sbin/sshd -D -e -f \"$1/config\"";
+    Process::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
+        .arg(place)
+        .arg(root)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -72,7 +72,7 @@ install_system() {
 set timeout=0
 search --no-floppy --label --set=root $root_label
 menuentry 'Tiny' {
-    linux /boot/vmlinuz root=LABEL=$root_label console=tty0 console=ttyS0,115200 quiet
+    linux /boot/vmlinuz root=LABEL=$root_label console=tty0 console=ttyS0,115200 no_timer_check quiet
     initrd /boot/initrd.gz
 }
 CFG

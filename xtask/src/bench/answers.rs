@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_answer_files_of_the_benchmark_render() {
-        let root = crate::bench::root();
+        let root = crate::process::root();
         for path in ["tests/data/tiny/answer.sh", "preseed/debian.cfg"] {
             let text = std::fs::read_to_string(root.join(path)).unwrap();
             let mut all = Variables::default();

@@ -8,18 +8,17 @@
 mod answers;
 mod ours;
 mod plan;
-mod process;
 mod reference;
 mod scratch;
 mod table;
+mod watch;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use plan::Plan;
 use scratch::Scratch;
 
-/// What this room returns: a value, or the reason why there is none.
-type Outcome<T = ()> = Result<T, String>;
+use crate::process::{Outcome, root};
 
 const USAGE: &str = "\
 Usage: cargo xtask bench overhead [--target tiny|debian-13] [--runs N] [--iso PATH]
@@ -28,7 +27,7 @@ Usage: cargo xtask bench overhead [--target tiny|debian-13] [--runs N] [--iso PA
 
   --target    what both build (default: tiny; debian-13 takes an hour or more in software)
   --runs      how often each builds it, taking turns; the medians are shown (default: 1)
-  --iso       installer medium (default: target/media/TARGET.iso)
+  --iso       installer medium (default: the project's own, made when it is not there)
   --imgforge  program to measure (default: target/release/imgforge, else target/debug/imgforge)
   --only      builds with one of the two alone; there is no ratio then
   --check     a missed goal is a failure
@@ -122,20 +121,20 @@ pub(crate) fn main(words: &[&str]) -> Outcome {
         return Ok(());
     }
     let options = Options::parse(words)?;
-    let root = root();
     let name = options.target.as_deref().unwrap_or("tiny");
-    let mut plan = Plan::named(name, root, options.iso.clone())?;
+    let mut plan = Plan::named(name, root(), options.iso.clone())?;
     plan.packer_boot_wait = options.packer_boot_wait.clone();
     let program = if options.builds_with("imgforge") {
-        Some(ours::Program::find(root, options.imgforge.as_deref())?)
+        Some(ours::Program::find(options.imgforge.as_deref())?)
     } else {
         None
     };
     if options.builds_with("packer") {
         reference::check()?;
     }
-    let scratch = Scratch::make(&root.join("target/bench"))?;
-    let mut results = table::Results::new(&plan, process::load());
+    plan.make_medium()?;
+    let scratch = Scratch::make(&root().join("target/bench"))?;
+    let mut results = table::Results::new(&plan, watch::load());
     for round in 0..options.runs {
         // They take turns at going first, so that neither always finds a warm cache.
         let ours_first = round % 2 == 0;
@@ -157,16 +156,10 @@ pub(crate) fn main(words: &[&str]) -> Outcome {
         results.program = Some(program.describe());
         results.list_ms = Some(ours::list_ms(program)?);
     }
-    results.load_after = process::load();
+    results.load_after = watch::load();
     let (text, missed) = table::render(&results);
     print!("{text}");
     if options.check && missed > 0 { Err(format!("{missed} goals missed")) } else { Ok(()) }
-}
-
-/// The project's top directory.
-fn root() -> &'static Path {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own)
 }
 
 #[cfg(test)]

@@ -11,9 +11,10 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::plan::Plan;
-use super::process::{self, Ran};
 use super::scratch::Scratch;
+use super::watch::{self, Ran};
 use super::{Outcome, Split};
+use crate::demo;
 
 /// How often `imgforge list` is started; the median counts.
 const LISTS: usize = 20;
@@ -28,7 +29,7 @@ pub(super) struct Program {
 
 impl Program {
     /// The program that the user named, or the best that was built.
-    pub(super) fn find(root: &Path, named: Option<&Path>) -> Outcome<Self> {
+    pub(super) fn find(named: Option<&Path>) -> Outcome<Self> {
         if let Some(path) = named {
             let path = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
             return if path.is_file() {
@@ -37,8 +38,7 @@ impl Program {
                 Err(format!("there is no program {}", path.display()))
             };
         }
-        let target = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| root.join("target"), |directory| root.join(directory));
+        let target = demo::target_directory();
         ["release", "debug"]
             .into_iter()
             .map(|profile| (target.join(profile).join("imgforge"), profile))
@@ -80,7 +80,7 @@ pub(super) fn build(program: &Program, plan: &Plan, scratch: &Scratch) -> Outcom
     for (name, value) in &plan.given {
         command.arg("--var").arg(format!("{name}={value}"));
     }
-    let ran = process::watch(&mut command, &directory.join("log"))?;
+    let ran = watch::run(&mut command, &directory.join("log"))?;
     let events = output.join("events.jsonl");
     let text = fs::read_to_string(&events)
         .map_err(|error| format!("cannot read {}: {error}", events.display()))?;
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn an_absent_program_is_named() {
-        let problem = Program::find(Path::new("/"), Some(Path::new("/nonexistent"))).unwrap_err();
+        let problem = Program::find(Some(Path::new("/nonexistent"))).unwrap_err();
         assert!(problem.contains("/nonexistent"));
     }
 }

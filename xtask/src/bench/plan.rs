@@ -6,8 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Outcome;
 use super::answers::Variables;
-use super::{Outcome, process};
+use crate::media::{self, Medium};
+use crate::{mirror, process};
 
 /// One target, as both sides build it.
 #[derive(Debug)]
@@ -16,6 +18,7 @@ pub(super) struct Plan {
     /// The project's top directory.
     pub(super) root: PathBuf,
     pub(super) iso: PathBuf,
+    medium: Medium,
     /// packer's template.
     pub(super) template: PathBuf,
     /// Boot wait of packer when it is not the target's.
@@ -43,21 +46,30 @@ impl Plan {
         };
         if let Some(iso) = iso {
             plan.iso = std::path::absolute(&iso).map_err(|e| format!("{}: {e}", iso.display()))?;
-        }
-        if !plan.iso.is_file() {
-            return Err(format!(
-                "there is no medium {}; run `cargo xtask media {name}`",
-                plan.iso.display()
-            ));
+            if !plan.iso.is_file() {
+                return Err(format!(
+                    "there is no medium {}; without --iso, the medium is made",
+                    plan.iso.display()
+                ));
+            }
         }
         Ok(plan)
+    }
+
+    /// Makes the medium unless it is there and newer than its recipe.
+    pub(super) fn make_medium(&self) -> Outcome {
+        if self.iso == self.medium.path() {
+            media::make(self.medium, &self.iso, process::run)?;
+        }
+        Ok(())
     }
 
     fn tiny(root: &Path) -> Self {
         Self {
             name: "tiny",
             root: root.into(),
-            iso: root.join("target/media/tiny.iso"),
+            iso: Medium::Tiny.path(),
+            medium: Medium::Tiny,
             template: root.join("xtask/recipes/packer/tiny.json"),
             packer_boot_wait: None,
             answers: root.join("tests/data/tiny/answer.sh"),
@@ -73,10 +85,8 @@ impl Plan {
     }
 
     fn debian_13(root: &Path) -> Outcome<Self> {
-        let mirror = process::text_of(&mut std::process::Command::new(
-            root.join("xtask/recipes/mirror.sh"),
-        ))?;
-        let given = vec![("mirror", mirror.trim().to_owned()), ("security_mirror", String::new())];
+        let given =
+            vec![("mirror", mirror::debian()?), ("security_mirror", mirror::security("trixie")?)];
         let mut variables = Variables::from([
             ("Name", "debian-13"),
             ("codename", "trixie"),
@@ -91,7 +101,8 @@ impl Plan {
         Ok(Self {
             name: "debian-13",
             root: root.into(),
-            iso: root.join("target/media/debian-13.iso"),
+            iso: Medium::Debian13.path(),
+            medium: Medium::Debian13,
             template: root.join("xtask/recipes/packer/debian-13.json"),
             packer_boot_wait: None,
             answers: root.join("preseed/debian.cfg"),
@@ -107,7 +118,7 @@ impl Plan {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::bench::root;
+    use crate::process::root;
 
     /// The strings of a YAML or JSON list: the quoted part of each line up to `end`.
     fn strings<'a>(text: &'a str, start: &str, end: impl Fn(&str) -> bool) -> Vec<&'a str> {
@@ -160,6 +171,6 @@ mod tests {
         let problem = Plan::named("solaris", root(), None).unwrap_err();
         assert!(problem.contains("`solaris`"), "{problem}");
         let problem = Plan::named("tiny", root(), Some("/nonexistent.iso".into())).unwrap_err();
-        assert!(problem.contains("cargo xtask media tiny"), "{problem}");
+        assert!(problem.contains("/nonexistent.iso"), "{problem}");
     }
 }

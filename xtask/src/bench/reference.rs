@@ -7,28 +7,28 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use super::answers::{self, Variables};
 use super::plan::Plan;
-use super::process::{self, Ran};
 use super::scratch::Scratch;
+use super::watch::{self, Ran};
 use super::{Outcome, Split};
+use crate::packages::{self, Need};
 
-/// Programs, and the Debian packages that have them.
-const NEEDS: [(&str, &str, &str); 4] = [
-    ("packer", "packer", "version"),
-    ("qemu-img", "qemu-utils", "--version"),
-    ("qemu-system-x86_64", "qemu-system-x86", "--version"),
-    ("ssh-keygen", "openssh-client", "-?"),
+/// What packer's side needs.
+const NEEDS: &[Need] = &[
+    ("packer", "packer"),
+    ("qemu-img", "qemu-utils"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("ssh-keygen", "openssh-client"),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
 ];
 
 /// Firmware code and the variables that belong to it.
-const FIRMWARE: [(&str, &str); 2] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-];
+const FIRMWARE: (&str, &str) =
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd");
 
 /// A hash that no password has: the form of SHA-512 crypt without its value.
 fn no_password() -> String {
@@ -42,35 +42,14 @@ pub(super) struct Build {
     pub(super) split: Split,
 }
 
-/// Says what is missing and how to get it.
+/// Sees to it that everything is there.
 pub(super) fn check() -> Outcome {
-    let absent = |program: &str, argument: &str| {
-        let mut command = Command::new(program);
-        command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_err()
-    };
-    let mut missing: Vec<&str> = NEEDS
-        .iter()
-        .filter(|(program, _, argument)| absent(program, argument))
-        .map(|(_, package, _)| *package)
-        .collect();
-    if firmware().is_none() {
-        missing.push("ovmf");
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(format!("the reference needs more packages; run: apt-get install {}", missing.join(" ")))
-}
-
-fn firmware() -> Option<(&'static str, &'static str)> {
-    FIRMWARE.into_iter().find(|(code, _)| Path::new(code).is_file())
+    packages::ensure(NEEDS)
 }
 
 /// Version of packer, for the table.
 pub(super) fn version() -> String {
-    let text =
-        process::text_of(Command::new("packer").arg("version").env("CHECKPOINT_DISABLE", "1"));
+    let text = watch::text_of(Command::new("packer").arg("version").env("CHECKPOINT_DISABLE", "1"));
     text.ok()
         .and_then(|text| text.lines().next().map(str::to_owned))
         .unwrap_or_else(|| "packer".into())
@@ -79,7 +58,7 @@ pub(super) fn version() -> String {
 /// Builds the target.
 pub(super) fn build(plan: &Plan, scratch: &Scratch) -> Outcome<Build> {
     let directory = scratch.fresh("packer")?;
-    let (code, variables) = firmware().ok_or("there is no UEFI firmware")?;
+    let (code, variables) = FIRMWARE;
     let mut command = Command::new("packer");
     command.args(["build", "-color=false"]);
     let mut var = |name: &str, value: &Path| {
@@ -107,7 +86,7 @@ pub(super) fn build(plan: &Plan, scratch: &Scratch) -> Outcome<Build> {
     for name in ["PACKER_KEY_INTERVAL", "PACKER_LOG", "PACKER_CONFIG", "SSH_AUTH_SOCK"] {
         command.env_remove(name);
     }
-    let ran = process::watch(&mut command, &directory.join("log")).map_err(|problem| {
+    let ran = watch::run(&mut command, &directory.join("log")).map_err(|problem| {
         format!(
             "{problem}\nbench: when packer never saw SSH, the machine was too busy for the target's \
              boot wait: packer types blindly; try again on an idle machine or give \
@@ -127,7 +106,7 @@ fn prepare(plan: &Plan, directory: &Path, variables: &str) -> Outcome {
     let vars = directory.join("vars.fd");
     fs::copy(variables, &vars).map_err(cannot(vars.clone()))?;
     let key = directory.join("key");
-    process::text_of(
+    watch::text_of(
         Command::new("ssh-keygen")
             .args(["-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f"])
             .arg(&key),
@@ -172,9 +151,9 @@ fn split(ran: &Ran) -> Outcome<Split> {
 /// gzip and sha1sum of the disk, in seconds.
 fn compress(disk: &Path) -> Outcome<f64> {
     let started = Instant::now();
-    process::text_of(Command::new("gzip").arg("-6").arg(disk))?;
+    watch::text_of(Command::new("gzip").arg("-6").arg(disk))?;
     let packed = disk.with_extension("raw.gz");
-    process::text_of(Command::new("sha1sum").arg(&packed))?;
+    watch::text_of(Command::new("sha1sum").arg(&packed))?;
     Ok(started.elapsed().as_secs_f64())
 }
 

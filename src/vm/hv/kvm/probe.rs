@@ -21,15 +21,16 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use super::Verdict;
 
 const DEVICE: &str = "/dev/kvm";
-/// Longest time for one answer.
-const DEADLINE: Duration = Duration::from_millis(180);
+/// Longest time for the answer. Far more than it takes, so that a busy host, where the guest has to
+/// wait for a processor, is not condemned to run every build in software.
+const DEADLINE: Duration = Duration::from_millis(1500);
 /// How long a hung guest is asked to leave before its thread is given up.
 const KICKING: Duration = Duration::from_millis(20);
 /// Rounds of the timed loop; must match the guest's code.
 const ROUNDS: f64 = 20_000.0;
 /// Above this many microseconds per million rounds an interpreter runs the guest. Hardware takes
 /// some hundred, hardware emulated in software about 2,500, KVM's interpreter over a million.
-const SLOWEST_HARDWARE: f64 = 100_000.0;
+const SLOWEST_HARDWARE: f64 = 400_000.0;
 const MEMORY: usize = 4 * 4096;
 const CODE_AT: u64 = 0x1000;
 const PORT: u16 = 0x3f8;
@@ -68,18 +69,9 @@ const NO_ANSWER: &str = "run";
 const SPIN_DONE: u8 = 6;
 const SPINS: u32 = 3;
 
-/// Judges this host's `/dev/kvm` by running a tiny guest on it. Takes some milliseconds; less than
-/// 200 for a guest that is interpreted, and twice that for one that hangs.
+/// Judges this host's `/dev/kvm` by running a tiny guest on it. Takes some milliseconds, some tens
+/// when the guest is interpreted; only a guest that hangs costs the whole deadline.
 pub fn probe() -> Verdict {
-    match attempt() {
-        // A busy host may not have let the guest run at all: ask once more before every build
-        // is condemned to run in software.
-        Verdict::Unusable { step: NO_ANSWER, .. } => attempt(),
-        verdict => verdict,
-    }
-}
-
-fn attempt() -> Verdict {
     let kvm = match Kvm::new() {
         Ok(kvm) => kvm,
         Err(error) => {
@@ -251,8 +243,8 @@ mod tests {
     fn answers_in_time_and_is_consistent() {
         let started = Instant::now();
         let verdict = probe();
-        assert!(started.elapsed() < Duration::from_millis(1000), "{:?}", started.elapsed());
         eprintln!("{verdict} after {:?}", started.elapsed());
+        assert!(started.elapsed() < 2 * DEADLINE, "{:?}", started.elapsed());
         match (std::fs::File::options().read(true).write(true).open(DEVICE), &verdict) {
             (Err(_), Verdict::Absent { reason }) => assert!(reason.contains(DEVICE), "{reason}"),
             (Ok(_), Verdict::Usable { micros_per_million_rounds: micros }) => {
@@ -278,8 +270,8 @@ mod tests {
             sender.send(()).unwrap();
             Verdict::Usable { micros_per_million_rounds: 1.0 }
         });
-        assert!(started.elapsed() < Duration::from_millis(400), "{:?}", started.elapsed());
+        assert!(started.elapsed() < 2 * DEADLINE, "{:?}", started.elapsed());
         assert!(matches!(verdict, Verdict::Unusable { step: NO_ANSWER, .. }), "{verdict:?}");
-        left.recv_timeout(Duration::from_secs(2)).unwrap();
+        left.recv_timeout(Duration::from_secs(10)).unwrap();
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Outcome;
+use crate::process::Outcome;
 
 /// How often the memory of a program is looked at. The figure read is a high-water mark, so only
 /// growth in the last of these intervals can be missed.
@@ -31,7 +31,7 @@ pub(super) struct Ran {
 
 /// Runs a command with both its outputs in `log`; fails with the log's last lines when it does.
 /// It stays in this process group, so that Ctrl-C reaches it too and it can clean up.
-pub(super) fn watch(command: &mut Command, log: &Path) -> Outcome<Ran> {
+pub(super) fn run(command: &mut Command, log: &Path) -> Outcome<Ran> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut file = File::create(log).map_err(|e| format!("cannot write {}: {e}", log.display()))?;
     let errors = file.try_clone().map_err(|e| format!("cannot write {}: {e}", log.display()))?;
@@ -119,7 +119,7 @@ mod tests {
     fn a_run_has_its_lines_times_and_memory() {
         let log = std::env::temp_dir().join(format!("bench-watch-{}", std::process::id()));
         let ran =
-            watch(Command::new("sh").args(["-c", "echo one; sleep 0.3; echo two"]), &log).unwrap();
+            run(Command::new("sh").args(["-c", "echo one; sleep 0.3; echo two"]), &log).unwrap();
         let words: Vec<&str> = ran.lines.iter().map(|(_, line)| line.as_str()).collect();
         assert_eq!(words, ["one", "two"]);
         assert!(ran.lines[1].0 - ran.lines[0].0 >= 0.25 && ran.seconds >= ran.lines[1].0);
@@ -127,7 +127,7 @@ mod tests {
             assert!(ran.peak_kib.unwrap() > 100);
         }
         let problem =
-            watch(Command::new("sh").args(["-c", "echo why >&2; exit 3"]), &log).unwrap_err();
+            run(Command::new("sh").args(["-c", "echo why >&2; exit 3"]), &log).unwrap_err();
         assert!(problem.contains("why") && problem.contains('3'), "{problem}");
         fs::remove_file(log).unwrap();
     }
