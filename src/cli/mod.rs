@@ -138,9 +138,10 @@ Examples:
   imgforge doctor
   imgforge doctor --json")]
     Doctor(doctor::DoctorArgs),
-    /// Remove what dead builds left behind
+    /// Remove what dead builds left behind, and what was kept with `--on-error keep`
     #[command(after_help = "\
 Examples:
+  imgforge clean --dry-run
   imgforge clean")]
     Clean(clean::CleanArgs),
     /// Print the JSON Schema of targets, for editors

@@ -19,6 +19,8 @@ mod resolve;
 mod resolved;
 mod schema;
 mod template;
+#[cfg(test)]
+mod tests;
 mod variables;
 
 pub use assets::{AssetFile, Assets, Library};

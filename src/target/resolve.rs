@@ -143,7 +143,12 @@ impl Resolver<'_> {
                 self.wrong(&field, message);
             }
         }
-        match &media.checksum.0 {
+        let urls = urls.into_iter().map(|url| self.beside(url)).collect();
+        let checksum = match media.checksum.0 {
+            Checksum::File(url) => Checksum::File(self.beside(url)),
+            other => other,
+        };
+        match &checksum {
             Checksum::None => self.doubt("media.checksum", "the medium is not checked"),
             Checksum::Digest { algorithm: Algorithm::Md5, .. } => {
                 self.doubt("media.checksum", "MD5 is easily forged; prefer sha256");
@@ -153,7 +158,16 @@ impl Resolver<'_> {
             }
             _ => {}
         }
-        Media { urls, checksum: media.checksum.0 }
+        Media { urls, checksum }
+    }
+
+    /// A relative path means a file beside the target, or else one of the working directory.
+    fn beside(&self, url: String) -> String {
+        if url.contains("://") || url.starts_with('/') {
+            return url;
+        }
+        let found = self.frame.roots.iter().map(|root| root.join(&url)).find(|p| p.exists());
+        found.map_or(url, |path| path.display().to_string())
     }
 
     fn machine(&mut self, machine: doc::Machine) -> MachineSettings {
