@@ -81,6 +81,24 @@ done <"$work/list"
 echo >>"$over/var/lib/dpkg/status"
 say "$lacking components come from the medium instead of the mirror"
 
+# The index of components travels with the medium: a mirror in the middle of an
+# update, whose index does not match its Release file, cannot stop the installer.
+# Each component is still checked against the index, and the installed system's
+# packages against Debian's signature.
+retriever=usr/lib/debian-installer/retriever/net-retriever
+mkdir -p "$over/${retriever%/*}" "$over/usr/share/installer-index"
+cp "$work/initrd/$retriever" "$over/$retriever.mirror"
+cp "$work/udebs" "$over/usr/share/installer-index/Packages"
+cat >"$over/$retriever" <<'RETRIEVER'
+#!/bin/sh
+if [ "$1" = packages ]; then
+    cp /usr/share/installer-index/Packages "$2"
+    exit
+fi
+exec /usr/lib/debian-installer/retriever/net-retriever.mirror "$@"
+RETRIEVER
+chmod +x "$over/$retriever"
+
 (cd "$over" && find . | LC_ALL=C sort | cpio -o -H newc --quiet | gzip -1) >"$work/overlay.gz"
 cat "$boot/initrd.gz" "$work/overlay.gz" >"$work/initrd.gz"
 
