@@ -39,8 +39,11 @@ pub(super) fn run(args: &CleanArgs, _global: &Global) -> Outcome<()> {
     if args.cache {
         clean_cache(args)?;
     }
-    let stuck: Vec<String> =
-        remains.iter().filter_map(|one| one.undone.as_ref()).flat_map(|u| u.failed.clone()).collect();
+    let stuck: Vec<String> = remains
+        .iter()
+        .filter_map(|one| one.undone.as_ref())
+        .flat_map(|u| u.failed.clone())
+        .collect();
     if stuck.is_empty() {
         return Ok(());
     }

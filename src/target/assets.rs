@@ -59,12 +59,16 @@ pub trait Assets: Send + Sync {
 #[derive(Debug, Clone, Default)]
 pub struct Library {
     roots: Vec<PathBuf>,
+    overlay: bool,
 }
 
 impl Library {
-    /// A library that looks in `roots` in order and then inside the binary.
-    pub fn new(roots: Vec<PathBuf>) -> Self {
-        Self { roots }
+    /// A library that looks in `roots` in order and then inside the binary. With `overlay`, a
+    /// directory of the host is laid over that of the binary, file by file: one role can be
+    /// changed without copying all. Without it, the first directory found is the whole tree:
+    /// nothing of the binary gets into a user's own files.
+    pub fn new(roots: Vec<PathBuf>, overlay: bool) -> Self {
+        Self { roots, overlay }
     }
 
     /// Where a file would be read from: a path of the host, or `embedded:PATH`.
@@ -124,6 +128,9 @@ impl Assets for Library {
         }
         for root in self.roots.iter().rev() {
             let Some(found) = within(root, &plain)? else { continue };
+            if !self.overlay {
+                files.clear();
+            }
             if found.is_dir() {
                 let top = found.canonicalize().map_err(|e| unreadable(&found, e))?;
                 let limit = root.canonicalize().map_err(|e| unreadable(root, e))?;
@@ -329,7 +336,7 @@ mod tests {
         fs::write(root.join("ansible/site.yml"), "- hosts: all\n").unwrap();
         fs::write(root.join("ansible/roles/run.sh"), "#!/bin/sh\n").unwrap();
         fs::write(dir.path().join("outside"), "secret").unwrap();
-        (dir, Library::new(vec![root]))
+        (dir, Library::new(vec![root], true))
     }
 
     #[test]
@@ -340,6 +347,21 @@ mod tests {
         assert!(paths.contains(&"roles/run.sh".to_owned()), "{paths:?}");
         let single = library.tree("ansible/site.yml").unwrap();
         assert_eq!((single.len(), single[0].path.as_str()), (1, "site.yml"));
+    }
+
+    #[test]
+    fn a_tree_is_laid_over_that_of_the_program_or_stands_alone() {
+        let (dir, library) = library();
+        let paths = |library: &Library| -> Vec<String> {
+            library.tree("ansible").unwrap().into_iter().map(|f| f.path).collect()
+        };
+        let site = library.tree("ansible").unwrap();
+        let site = site.iter().find(|f| f.path == "site.yml").unwrap();
+        assert_eq!(site.bytes, b"- hosts: all\n");
+        assert!(paths(&library).len() > 2);
+        let alone = Library::new(vec![dir.path().join("root")], false);
+        assert_eq!(paths(&alone), ["roles/run.sh", "site.yml"]);
+        assert!(Library::new(Vec::new(), false).tree("ansible").unwrap().len() > 2);
     }
 
     #[test]

@@ -22,6 +22,8 @@ use super::schema::{self};
 use super::variables::{DocumentTemplates, Given, Variables, bad_name};
 use crate::ui::{Failure, Outcome};
 
+/// Origin of the targets inside the binary.
+const EMBEDDED: &str = "embedded";
 /// Longest chain of `extends`.
 const MAX_CHAIN: usize = 8;
 
@@ -253,12 +255,13 @@ pub fn examine(name: &str, options: &LoadOptions) -> Outcome<Examined> {
         places: &places,
         roots: &roots,
     };
+    let overlay = frame.origin == EMBEDDED;
     let (target, found) = resolve(document, frame);
     findings.extend(found);
     let sound = !findings.iter().any(|f| !f.warning);
     let doubts = findings.iter().filter(|f| f.warning).map(Finding::text);
     let warnings = warnings.into_iter().chain(doubts).collect();
-    let assets = Arc::new(Library::new(roots));
+    let assets = Arc::new(Library::new(roots, overlay));
     let loaded = sound.then_some(Loaded { resolved: target, assets, warnings, places });
     Ok(Examined { findings, loaded })
 }
@@ -270,8 +273,12 @@ fn roots(options: &LoadOptions) -> Vec<PathBuf> {
         let parent = file.parent().filter(|p| !p.as_os_str().is_empty());
         roots.push(parent.unwrap_or(Path::new(".")).to_owned());
     }
-    if !roots.contains(&options.working_dir) {
-        roots.push(options.working_dir.clone());
+    let here = match options.working_dir.as_os_str().is_empty() {
+        true => PathBuf::from("."),
+        false => options.working_dir.clone(),
+    };
+    if !roots.contains(&here) {
+        roots.push(here);
     }
     roots
 }
@@ -304,7 +311,7 @@ fn find(name: &str, working_dir: &Path) -> Outcome<Option<Source>> {
     Ok(embedded_file(&relative).map(|bytes| Source {
         stem: name.to_owned(),
         file: format!("embedded:{relative}").into(),
-        origin: "embedded".to_owned(),
+        origin: EMBEDDED.to_owned(),
         bytes: bytes.to_vec(),
     }))
 }

@@ -34,7 +34,9 @@ pub fn lint(loaded: &Loaded) -> Vec<Finding> {
     for (index, step) in target.provision.iter().enumerate() {
         linter.step(&format!("provision[{index}]"), &step.action);
     }
-    if !target.boot.command.contains("HTTPPort") && !target.http.files.is_empty() {
+    let typed = linter.expander.expand_until_stable("boot.command", &target.boot.command);
+    let port = BuildValues::example().http_port.to_string();
+    if typed.is_ok_and(|text| !text.contains(&port)) && !target.http.files.is_empty() {
         let message = "answer files are served, but the boot command never says `{{ .HTTPPort }}`";
         linter.findings.push(loaded.finding("boot.command", message, true));
     }
