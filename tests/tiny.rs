@@ -14,12 +14,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Done, World, names, needs};
+use support::{Done, World, names, tiny_medium};
 
-fn tiny(world: &World, more: &[&str]) -> Vec<String> {
+fn tiny(more: &[&str]) -> Vec<String> {
     let target = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny/tiny.yaml");
-    let iso = needs("IMGFORGE_TINY_ISO");
-    let _ = world;
+    let iso = tiny_medium();
     let mut args: Vec<String> =
         ["build", "tiny", "--hypervisor", "qemu", "--no-progress", "--output", "out"]
             .iter()
@@ -32,7 +31,7 @@ fn tiny(world: &World, more: &[&str]) -> Vec<String> {
 }
 
 fn build(world: &World, more: &[&str]) -> Done {
-    let args = tiny(world, more);
+    let args = tiny(more);
     world.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -168,7 +167,7 @@ fn a_failing_step_is_named_and_the_next_run_resumes_after_the_installation() {
 #[ignore = "needs the tiny medium: run `cargo xtask test`"]
 fn an_interrupt_is_orderly_and_a_kill_is_cleaned_up_later() {
     let world = World::new();
-    let args = tiny(&world, &["--no-cache"]);
+    let args = tiny(&["--no-cache"]);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
 
     let child = world.spawn(&args);
@@ -182,15 +181,20 @@ fn an_interrupt_is_orderly_and_a_kill_is_cleaned_up_later() {
     wait_for_qemu(&world);
     signal(child.id(), "KILL");
     child.wait().unwrap();
-    assert!(!world.processes().is_empty(), "the machine should have survived its monitor's parent");
     world.run(&["clean"]).expect(0);
     world.assert_nothing_left();
 }
 
 fn wait_for_qemu(world: &World) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    let events = world.work().join("out.partial/events.jsonl");
-    while !fs::read_to_string(&events).unwrap_or_default().contains("\"started") {
+    let started = || {
+        let scratch = names(&world.work()).into_iter().find(|name| name.contains(".imgforge-"));
+        scratch.is_some_and(|name| {
+            let events = world.work().join(name).join("events.jsonl");
+            fs::read_to_string(events).unwrap_or_default().contains("started with the installer")
+        })
+    };
+    while !started() {
         assert!(Instant::now() < deadline, "the machine did not start");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -206,7 +210,7 @@ fn signal(pid: u32, name: &str) {
 #[ignore = "needs the tiny medium: run `cargo xtask test`"]
 fn two_builds_into_one_place_do_not_disturb_each_other() {
     let world = World::new();
-    let args = tiny(&world, &["--no-cache"]);
+    let args = tiny(&["--no-cache"]);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let child = world.spawn(&args);
     wait_for_qemu(&world);
@@ -231,7 +235,7 @@ fn a_full_output_file_system_is_named_and_nothing_stays() {
         .unwrap();
     assert!(mount.success(), "this test needs root to mount a small file system");
     let output = small.join("out").display().to_string();
-    let mut args = tiny(&world, &[]);
+    let mut args = tiny(&[]);
     let place = args.iter().position(|word| word == "out").unwrap();
     args[place] = output;
     let done = world.run(&args.iter().map(String::as_str).collect::<Vec<_>>());

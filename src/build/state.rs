@@ -31,7 +31,7 @@ pub struct StateDirs {
 impl StateDirs {
     /// State: `IMGFORGE_STATE_DIR`, else `/var/lib/imgforge` for root, else
     /// `$XDG_STATE_HOME/imgforge`, else `~/.local/state/imgforge`.
-    /// Runtime: `/run/imgforge` (`/var/run/imgforge` where there is no `/run`) for root, else
+    /// Runtime: `IMGFORGE_RUN_DIR`, else `/run/imgforge` (`/var/run/imgforge` where there is no `/run`) for root, else
     /// `$XDG_RUNTIME_DIR/imgforge`, else `/tmp/imgforge-UID`.
     ///
     /// # Errors
@@ -61,15 +61,20 @@ impl StateDirs {
                         .hint("set IMGFORGE_STATE_DIR to a directory of yours")
                 })?,
         };
-        let mut runtime = Vec::new();
-        if uid == 0 {
+        let mut runtime: Vec<PathBuf> = Vec::new();
+        let explicit = path("IMGFORGE_RUN_DIR").filter(|dir| dir.is_absolute());
+        if let Some(dir) = &explicit {
+            runtime.push(dir.clone());
+        } else if uid == 0 {
             let run = Path::new("/run");
             let roots = if run.is_dir() { ["/run", "/var/run"] } else { ["/var/run", "/run"] };
             runtime.extend(roots.iter().map(|root| Path::new(root).join("imgforge")));
         } else if let Some(dir) = path("XDG_RUNTIME_DIR").filter(|dir| dir.is_absolute()) {
             runtime.push(dir.join("imgforge"));
         }
-        runtime.push(format!("/tmp/imgforge-{uid}").into());
+        if explicit.is_none() {
+            runtime.push(format!("/tmp/imgforge-{uid}").into());
+        }
         runtime.retain(|dir| dir.as_os_str().len() <= LONGEST_RUNTIME);
         Ok(Self { state, runtime })
     }

@@ -5,12 +5,6 @@
 //! A place of its own for each test: directories, the real binary, and what it left behind.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
-pub mod disk;
-pub mod metadata;
-pub mod triton;
-
-pub use disk::Disk;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -96,7 +90,7 @@ impl World {
             "run directories are left"
         );
         let scratch: Vec<_> =
-            names(&self.work()).into_iter().filter(|name| name.ends_with(".partial")).collect();
+            names(&self.work()).into_iter().filter(|name| name.contains(".imgforge-")).collect();
         assert_eq!(scratch, Vec::<String>::new(), "scratch directories are left");
     }
 }
@@ -149,11 +143,10 @@ pub fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// What a slow test needs from the caller, by environment variable; the test fails without it.
+/// The tiny installer's medium, which `cargo xtask media tiny` makes.
 #[track_caller]
-pub fn needs(variable: &str) -> PathBuf {
-    match std::env::var_os(variable) {
-        Some(value) => PathBuf::from(value),
-        None => panic!("{variable} is not set: run this test by `cargo xtask test`"),
-    }
+pub fn tiny_medium() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/media/tiny.iso");
+    assert!(path.is_file(), "{} is missing: run `cargo xtask media tiny`", path.display());
+    path
 }
