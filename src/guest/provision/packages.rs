@@ -65,7 +65,8 @@ impl Manager {
         }
     }
 
-    /// Installs ansible, with lists, caches and logs below `scratch`.
+    /// Installs ansible, with lists, caches and logs below `scratch`; and `python3-apt`, which
+    /// ansible's `apt` module would fetch by itself and leave behind.
     pub(super) fn install(self, scratch: &str) -> String {
         match self {
             Self::Apt => format!(
@@ -76,7 +77,7 @@ impl Manager {
                  apt-get -y $options update\n\
                  package=ansible-core\n\
                  apt-cache $options show $package >/dev/null 2>&1 || package=ansible\n\
-                 apt-get -y $options install $package\n",
+                 apt-get -y $options install $package python3-apt\n",
                 apt_options(scratch)
             ),
             Self::Dnf => format!(

@@ -80,6 +80,7 @@ async fn everything_that_ansible_brought_is_gone_again() {
     let report = stage.run(&session, play("tool.yml")).await.unwrap();
     println!("{report:#?}");
     assert!(report.removed.iter().any(|name| name == "ansible-core"), "{report:?}");
+    assert!(report.removed.iter().any(|name| name == "python3-apt"), "{report:?}");
     let kept = report.kept.join("\n");
     assert!(kept.contains("python3-yaml (needed by yamllint)"), "{kept}");
     assert!(kept.contains("python3-jinja2 (the playbook asks for it)"), "{kept}");
