@@ -49,7 +49,7 @@ impl Bench {
             .and_then(|content| content.directory(&files))
             .unwrap();
         let (events, list) = Events::recorded();
-        let server = Server::start_with(LOCAL, content, &events, bounds).await.unwrap();
+        let server = Server::start_with(LOCAL, |_| Ok(content), &events, bounds).await.unwrap();
         Self { folder, server, list }
     }
 
