@@ -96,9 +96,9 @@ impl Live {
         }
         self.width = self.width.max(target.chars().count());
         let step = Arc::new(Mutex::new(Step { name: "start", since: Instant::now() }));
-        let bar = self.area.add(ProgressBar::new_spinner());
-        bar.set_prefix(format!("{:<width$}", text::plain(target), width = self.width));
-        bar.set_style(style(&step));
+        let name = format!("{:<width$}", text::plain(target), width = self.width);
+        let bar = ProgressBar::new_spinner().with_style(style(&step)).with_prefix(name);
+        let bar = self.area.add(bar);
         bar.enable_steady_tick(TICK);
         self.lines.insert(target.to_owned(), Line { bar, step });
     }

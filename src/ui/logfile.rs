@@ -10,9 +10,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -78,8 +78,10 @@ struct Inner {
     writer: Option<JoinHandle<()>>,
     started: Instant,
     lost: Arc<AtomicU64>,
-    /// Why the logs are incomplete, until it is said; empty when they are whole.
-    trouble: Arc<Mutex<Option<String>>>,
+    /// Why the logs are incomplete.
+    trouble: Arc<OnceLock<String>>,
+    /// That has been said.
+    complained: AtomicBool,
 }
 
 impl LogFiles {
@@ -113,7 +115,9 @@ impl LogFiles {
                 Failure::build("cannot start the thread of the logs").because(error)
             })?;
         let (queue, writer) = (Some(queue), Some(writer));
-        let inner = Inner { queue, writer, started: Instant::now(), lost, trouble };
+        let started = Instant::now();
+        let complained = AtomicBool::new(false);
+        let inner = Inner { queue, writer, started, lost, trouble, complained };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -127,8 +131,9 @@ impl LogFiles {
             if matches!(event, Event::BuildDone { .. } | Event::BuildFailed { .. }) {
                 inner.reach();
             }
-            if let Some(why) = lock(&inner.trouble).take().filter(|why| !why.is_empty()) {
-                *lock(&inner.trouble) = Some(String::new());
+            if let Some(why) = inner.trouble.get()
+                && !inner.complained.swap(true, Ordering::Relaxed)
+            {
                 next.warn(format!("the logs of this build are incomplete: {why}"));
             }
             next.emit(event.clone());
@@ -175,10 +180,6 @@ impl Drop for Inner {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// One log file.
 struct Log {
     name: &'static str,
@@ -203,7 +204,7 @@ fn write_logs(
     mut logs: [Log; 2],
     orders: &Receiver<Order>,
     lost: &AtomicU64,
-    trouble: &Mutex<Option<String>>,
+    trouble: &OnceLock<String>,
 ) {
     while let Ok(order) = orders.recv() {
         let (json, human) = match order {
@@ -221,7 +222,7 @@ fn write_logs(
         };
         for (log, text) in logs.iter_mut().zip([json, gap + &human]) {
             if let Err(error) = log.write(&text) {
-                lock(trouble).get_or_insert_with(|| format!("{}: {error}", log.name));
+                trouble.get_or_init(|| format!("{}: {error}", log.name));
             }
         }
     }

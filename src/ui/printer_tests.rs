@@ -143,6 +143,7 @@ fn victim() {
     events.emit(Event::StageStarted { stage: Stage::Install });
     events.emit(Event::Waiting { what: "the reboot".into(), deadline_seconds: None });
     std::thread::sleep(Duration::from_millis(600));
+    printer.finish();
     printer.failure(&Failure::build("it broke"));
 }
 
