@@ -40,8 +40,9 @@ metadata() { [ "$(mdata-get sdc:uuid)" = "$uuid" ]; }
 missing_key() { mdata-get no-such-key; [ $? -eq 1 ]; }
 write_key() { mdata-put imgforge-test value && [ "$(mdata-get imgforge-test)" = value ] && mdata-delete imgforge-test; }
 host_id() { [ "$(hostid)" = "$(printf %s "$uuid" | cut -c1-8)" ]; }
-host_name() { uname -n; [ "$(uname -n)" = "$name" ]; }
-resolves() { getent hosts "$name"; }
+host_name() { uname -n; [ "$(uname -n)" = "${name%%.*}" ]; }
+resolves() { getent hosts "$name" && getent hosts "${name%%.*}"; }
+name_servers() { cat /etc/resolv.conf; grep -q '^nameserver' /etc/resolv.conf; }
 units() { systemctl is-active triton-guest.service fstrim.timer serial-getty@ttyS0.service; }
 nothing_failed() {
     failed=$(systemctl list-units --failed --no-legend --plain)
@@ -61,7 +62,7 @@ grown() {
 }
 interface() { ip -o link; ip route | grep -q '^default'; }
 one_source() {
-    grep -rhoE '(https?)://[^ ]+' /etc/apt/sources.list.d /etc/apt/sources.list 2>/dev/null | sort -u
+    grep -rhoE 'https?://[^ ]+' /etc/apt/sources.list.d /etc/apt/sources.list 2>/dev/null | sort -u
     ! grep -rqE '10\.0\.2\.2|127\.0\.0\.1|localhost' /etc/apt
 }
 sshd_policy() {
@@ -86,6 +87,7 @@ check 'new host keys' host_keys
 check 'new machine id' machine_id
 check 'the root file system has grown to the disk'\''s end' grown
 check 'a default route' interface
+check 'name servers' name_servers
 check 'packages come from public mirrors alone' one_source
 check 'sshd takes keys only' sshd_policy
 
