@@ -146,6 +146,14 @@ fn validate_lists_every_mistake_on_standard_output() {
     let ran = World::new().run(&["validate", "--all"]);
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
     assert!(ran.err.contains("debian-13: good\n"));
+    let world = World::new();
+    fs::create_dir(world.0.path().join("targets")).unwrap();
+    let text = format!("{SOUND}variables: {{key: {{required: true}}}}\n");
+    fs::write(world.0.path().join("targets/needy.yaml"), text).unwrap();
+    let ran = world.run(&["validate", "--all"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.out.contains("target needy: needy needs a value for: key\n"), "{}", ran.out);
+    assert!(ran.err.contains("debian-13: good\n"));
 }
 
 #[test]

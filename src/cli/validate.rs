@@ -10,8 +10,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Global, Selection, keys, output};
-use crate::target::{self, Finding};
-use crate::ui::{Failure, Outcome};
+use crate::target::{self, Finding, Position};
+use crate::ui::{Failure, Kind, Outcome};
 
 /// Arguments of `imgforge validate`.
 #[derive(Debug, Args)]
@@ -41,7 +41,13 @@ pub(super) fn run(args: &ValidateArgs, global: &Global) -> Outcome<()> {
     let mut seen = HashSet::new();
     for name in &names {
         let mut sound = true;
-        for finding in findings(name, &args.selection)? {
+        let found = match findings(name, &args.selection) {
+            Err(failure) if names.len() > 1 && failure.kind() == Kind::Input => {
+                vec![unloadable(name, &failure)]
+            }
+            found => found?,
+        };
+        for finding in found {
             sound &= finding.warning;
             // Targets share answer files; a mistake there is said once.
             if seen.insert(finding.to_string()) {
@@ -72,6 +78,13 @@ fn findings(name: &str, selection: &Selection) -> Outcome<Vec<Finding>> {
     }
     findings.sort_by(|a, b| a.position.cmp(&b.position));
     Ok(findings)
+}
+
+/// A target that cannot be loaded does not keep the others from being checked.
+fn unloadable(name: &str, failure: &Failure) -> Finding {
+    let position = Position { file: format!("target {name}").into(), line: 0, column: 0 };
+    let (field, message) = (String::new(), failure.summary().to_owned());
+    Finding { position, field, message, warning: false }
 }
 
 fn print(findings: &[(String, Finding)], as_json: bool) -> Outcome<()> {

@@ -18,6 +18,7 @@ mod lint;
 mod resolve;
 mod resolved;
 mod schema;
+mod source;
 mod template;
 #[cfg(test)]
 mod tests;

@@ -60,7 +60,7 @@ pub(super) fn parse(source: &str) -> Result<Vec<Piece>, TemplateError> {
     match end {
         End::Source => Ok(pieces),
         End::Else(at, _) => Err(parser.wrong(at, "`else` without `if`")),
-        End::End(at) => Err(parser.wrong(at, "`end` without `if`")),
+        End::Closed(at) => Err(parser.wrong(at, "`end` without `if`")),
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn parse(source: &str) -> Result<Vec<Piece>, TemplateError> {
 enum End {
     Source,
     Else(usize, Option<Pipeline>),
-    End(usize),
+    Closed(usize),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -129,7 +129,7 @@ impl Parser<'_> {
             };
             match word {
                 "if" => pieces.push(self.conditional(at, rest, depth)?),
-                "end" if rest.is_empty() => return Ok((pieces, End::End(at))),
+                "end" if rest.is_empty() => return Ok((pieces, End::Closed(at))),
                 "else" => return Ok((pieces, End::Else(at, self.else_condition(at, rest)?))),
                 "range" | "with" | "define" | "template" | "block" | "break" | "continue" => {
                     return Err(self.wrong(at, format!("`{word}` is not part of these templates")));
@@ -152,7 +152,7 @@ impl Parser<'_> {
             let last = condition.is_none();
             branches.push((condition, pieces));
             match end {
-                End::End(_) => return Ok(Piece::If(branches)),
+                End::Closed(_) => return Ok(Piece::If(branches)),
                 End::Source => return Err(self.wrong(at, "this `if` has no `end`")),
                 End::Else(at, _) if last => return Err(self.wrong(at, "a second `else`")),
                 End::Else(_, next) => condition = next,
