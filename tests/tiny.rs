@@ -173,7 +173,7 @@ fn an_interrupt_is_orderly_and_a_kill_is_cleaned_up_later() {
     let child = world.spawn(&args);
     wait_for_qemu(&world);
     signal(child.id(), "INT");
-    let done = Done::of(child.wait_with_output().unwrap());
+    let done = Done::of(&child.wait_with_output().unwrap());
     done.expect(130).says("interrupted");
     world.assert_nothing_left();
 
@@ -217,7 +217,7 @@ fn two_builds_into_one_place_do_not_disturb_each_other() {
     let second = world.run(&args);
     second.expect(2).says("another build").says(&child.id().to_string());
     signal(child.id(), "TERM");
-    Done::of(child.wait_with_output().unwrap()).expect(130);
+    Done::of(&child.wait_with_output().unwrap()).expect(130);
     world.assert_nothing_left();
 }
 

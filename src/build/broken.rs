@@ -62,7 +62,7 @@ pub(crate) async fn conclude(context: &Context, decision: Decision, broken: Brok
     let Broken { problem, machine } = broken;
     match machine {
         Some(machine) if decision == Decision::Keep && machine.exited().is_none() => {
-            leave(context, problem, machine)
+            leave(context, problem, &machine)
         }
         machine => {
             stop(machine).await;
@@ -78,8 +78,8 @@ async fn stop(machine: Option<Arc<dyn Machine>>) {
     }
 }
 
-fn leave(context: &Context, problem: Failure, machine: Arc<dyn Machine>) -> Failure {
-    match keep::keep(context, machine) {
+fn leave(context: &Context, problem: Failure, machine: &Arc<dyn Machine>) -> Failure {
+    match keep::keep(context, machine.as_ref()) {
         Ok(hints) => hints.into_iter().fold(problem, Failure::hint),
         Err(second) => problem.fact("keep", second.summary()),
     }

@@ -123,7 +123,8 @@ impl Context {
         let number = self.shots.fetch_add(1, Ordering::Relaxed) + 1;
         let slug: String =
             reason.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let path = self.scratch.join(super::output::SCREENSHOTS).join(format!("{number:02}-{slug}.png"));
+        let path =
+            self.scratch.join(super::output::SCREENSHOTS).join(format!("{number:02}-{slug}.png"));
         match screen.save_png(&path).await {
             Ok(()) => {
                 let text = path.display().to_string();

@@ -4,7 +4,6 @@
 
 //! Leaving a machine running after a failure, and saying how to reach it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::context::Context;
@@ -12,7 +11,7 @@ use crate::ui::Outcome;
 use crate::vm::{Machine, VncEndpoint};
 
 /// Leaves the machine running; returns hints that say how to reach and how to end it.
-pub(crate) fn keep(context: &Context, machine: Arc<dyn Machine>) -> Outcome<Vec<String>> {
+pub(crate) fn keep(context: &Context, machine: &dyn Machine) -> Outcome<Vec<String>> {
     let key = context.run_dir.join("id_ed25519");
     context.identity.key.write_private(&key)?;
     let ssh = &context.target.ssh;

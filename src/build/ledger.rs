@@ -5,13 +5,13 @@
 //! Where the wall time of a build went: every second is booked to exactly one account.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::ui::Split;
 
 /// An account that wall time is booked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Account {
+pub(crate) enum Account {
     /// Downloading, checksumming and copying.
     Transfer,
     /// The boot wait that the target asks for.
@@ -44,7 +44,7 @@ struct State {
 }
 
 /// Books wall time; one account is open at any time, [`Account::Own`] at first.
-pub struct Ledger(Mutex<State>);
+pub(crate) struct Ledger(Mutex<State>);
 
 impl Default for Ledger {
     fn default() -> Self {
@@ -54,7 +54,7 @@ impl Default for Ledger {
 
 impl Ledger {
     /// Opens the ledger now.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Mutex::new(State {
             split: Split::default(),
             current: Account::Own,
@@ -63,24 +63,14 @@ impl Ledger {
     }
 
     /// From now on, time belongs to `account`.
-    pub fn switch(&self, account: Account) {
+    pub(crate) fn switch(&self, account: Account) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.close();
         state.current = account;
     }
 
-    /// Moves already booked time to our own account: the part of a wait in which the guest was
-    /// ready and we had not looked yet.
-    pub fn own_delay(&self, from: Account, delay: Duration) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.close();
-        let moved = delay.as_secs_f64().min(*of(&mut state.split, from));
-        *of(&mut state.split, from) -= moved;
-        state.split.own += moved;
-    }
-
     /// The split up to now.
-    pub fn split(&self) -> Split {
+    pub(crate) fn split(&self) -> Split {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.close();
         state.split
@@ -98,6 +88,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn every_second_is_booked_once() {
@@ -108,7 +99,6 @@ mod tests {
             std::hint::spin_loop();
         }
         ledger.switch(Account::Compress);
-        ledger.own_delay(Account::Guest, Duration::from_millis(10));
         let split = ledger.split();
         let whole = start.elapsed().as_secs_f64();
         let sum = split.transfer
@@ -118,13 +108,6 @@ mod tests {
             + split.compress
             + split.own;
         assert!((whole - sum).abs() < 0.02, "{split:?} does not add up to {whole}");
-        assert!(split.own >= 0.010 && split.guest >= 0.015, "{split:?}");
-    }
-
-    #[test]
-    fn a_delay_never_exceeds_what_was_booked() {
-        let ledger = Ledger::new();
-        ledger.own_delay(Account::Guest, Duration::from_secs(100));
-        assert!(ledger.split().guest >= 0.0 && ledger.split().own < 1.0);
+        assert!(split.guest >= 0.025, "{split:?}");
     }
 }

@@ -13,19 +13,19 @@ const REMEMBERED_SCREENS: usize = 32;
 
 /// What was seen of a guest at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Signs {
+pub(crate) struct Signs {
     /// Bytes read from and written to disk and CD so far.
-    pub disk_bytes: u64,
+    pub(crate) disk_bytes: u64,
     /// Bytes of serial output so far.
-    pub serial_bytes: u64,
+    pub(crate) serial_bytes: u64,
     /// Requests to the answer-file server so far.
-    pub http_requests: u64,
+    pub(crate) http_requests: u64,
     /// Fingerprint of the screen, when there is one.
-    pub screen: Option<u64>,
+    pub(crate) screen: Option<u64>,
 }
 
 /// Tells how long a guest has shown no sign of life.
-pub struct Pulse {
+pub(crate) struct Pulse {
     last: Signs,
     screens: VecDeque<u64>,
     alive_at: Instant,
@@ -33,12 +33,12 @@ pub struct Pulse {
 
 impl Pulse {
     /// A guest that is alive at `now`.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { last: Signs::default(), screens: VecDeque::new(), alive_at: now }
     }
 
     /// Takes one observation; returns how long nothing new has been seen.
-    pub fn observe(&mut self, signs: Signs, now: Instant) -> Duration {
+    pub(crate) fn observe(&mut self, signs: Signs, now: Instant) -> Duration {
         let counters = signs.disk_bytes != self.last.disk_bytes
             || signs.serial_bytes != self.last.serial_bytes
             || signs.http_requests != self.last.http_requests;

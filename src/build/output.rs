@@ -16,7 +16,7 @@ pub(crate) const SCREENSHOTS: &str = "screenshots";
 
 /// Names of a build's directories.
 #[derive(Debug, Clone)]
-pub struct Output {
+pub(crate) struct Output {
     finished: PathBuf,
     scratch: PathBuf,
 }
@@ -24,7 +24,7 @@ pub struct Output {
 impl Output {
     /// The output directory `finished`; its parent must exist and be writable, itself must not
     /// exist unless `force`.
-    pub fn plan(finished: &Path, force: bool) -> Outcome<Self> {
+    pub(crate) fn plan(finished: &Path, force: bool) -> Outcome<Self> {
         let name = finished.file_name().filter(|name| !name.is_empty());
         if name.is_none() {
             return Err(Failure::input("the output directory needs a name of its own")
@@ -62,17 +62,17 @@ impl Output {
     }
 
     /// Where the finished files will be.
-    pub fn finished(&self) -> &Path {
+    pub(crate) fn finished(&self) -> &Path {
         &self.finished
     }
 
     /// Where the build works.
-    pub fn scratch(&self) -> &Path {
+    pub(crate) fn scratch(&self) -> &Path {
         &self.scratch
     }
 
     /// Makes the scratch directory beside the output, recorded in the journal first.
-    pub fn open_scratch(&mut self, journal: &Journal) -> Outcome<Entry> {
+    pub(crate) fn open_scratch(&mut self, journal: &Journal) -> Outcome<Entry> {
         self.scratch = journal.scratch(&self.finished)?;
         let entry = journal.make_dir(&self.scratch)?;
         let shots = self.scratch.join(SCREENSHOTS);
@@ -81,7 +81,7 @@ impl Output {
     }
 
     /// Where the logs and screenshots of a failed build are kept.
-    pub fn evidence(&self) -> PathBuf {
+    pub(crate) fn evidence(&self) -> PathBuf {
         self.with_suffix(".failed")
     }
 
@@ -92,7 +92,7 @@ impl Output {
     }
 
     /// Turns scratch into the output in one rename; an old output goes only then.
-    pub fn publish(&self) -> Outcome<()> {
+    pub(crate) fn publish(&self) -> Outcome<()> {
         let old = self.with_suffix(".old");
         remove_tree(&old)?;
         let replaces = self.finished.symlink_metadata().is_ok();
@@ -111,7 +111,7 @@ impl Output {
 
     /// Moves logs and screenshots of scratch to the evidence directory; returns it when there
     /// was anything to keep. Disks are not evidence.
-    pub fn keep_evidence(&self) -> Outcome<Option<PathBuf>> {
+    pub(crate) fn keep_evidence(&self) -> Outcome<Option<PathBuf>> {
         let (scratch, evidence) = (&self.scratch, self.evidence());
         if !scratch.is_dir() {
             return Ok(None);

@@ -90,8 +90,8 @@ pub(super) struct Contents {
 
 /// Reads a journal. A torn last line is no damage: its effect had not begun.
 pub(super) fn parse(bytes: &[u8]) -> Contents {
-    let mut contents = Contents::default();
-    contents.torn = bytes.last().is_some_and(|b| *b != b'\n');
+    let torn = bytes.last().is_some_and(|b| *b != b'\n');
+    let mut contents = Contents { torn, ..Contents::default() };
     let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').collect();
     let last = lines.len().saturating_sub(1);
     for (number, line) in lines.iter().enumerate() {

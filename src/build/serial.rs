@@ -14,7 +14,7 @@ const PANIC_MARKS: [&str; 2] = ["Kernel panic - not syncing", "---[ end Kernel p
 const TAIL_BYTES: u64 = 64 * 1024;
 
 /// The serial log of a running guest.
-pub struct SerialLog {
+pub(crate) struct SerialLog {
     path: PathBuf,
     /// Where this run's output starts.
     start: u64,
@@ -24,18 +24,18 @@ pub struct SerialLog {
 impl SerialLog {
     /// The log at `path`, which need not exist yet. Only what is appended from now on is searched
     /// for a panic.
-    pub fn follow(path: &Path) -> Self {
+    pub(crate) fn follow(path: &Path) -> Self {
         let start = size(path);
         Self { path: path.to_owned(), start, scanned: start }
     }
 
     /// Bytes so far.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         size(&self.path)
     }
 
     /// The line of a kernel panic that appeared since the last call.
-    pub fn new_panic(&mut self) -> Option<String> {
+    pub(crate) fn new_panic(&mut self) -> Option<String> {
         let end = self.size();
         if end <= self.scanned {
             return None;
@@ -49,15 +49,10 @@ impl SerialLog {
             .find(|line| PANIC_MARKS.iter().any(|mark| line.contains(mark)))
             .map(|line| line.trim().to_owned())
     }
-
-    /// The last `lines` lines, control characters taken out.
-    pub fn tail(&self, lines: usize) -> String {
-        tail(&self.path, lines)
-    }
 }
 
 /// The last `lines` lines of the log at `path`, terminal control sequences taken out.
-pub fn tail(path: &Path, lines: usize) -> String {
+pub(crate) fn tail(path: &Path, lines: usize) -> String {
     let text = plain(&read_from(path, size(path).saturating_sub(TAIL_BYTES)));
     let all: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     all[all.len().saturating_sub(lines)..].join("\n")

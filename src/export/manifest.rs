@@ -141,7 +141,7 @@ impl Manifest {
     /// When the disk is not a whole number of MiB, or a rule of IMGAPI is broken (each broken
     /// rule is a fact of the failure).
     pub fn new(input: &ManifestInput<'_>) -> Outcome<Self> {
-        if input.disk_bytes == 0 || input.disk_bytes % MIB != 0 {
+        if input.disk_bytes == 0 || !input.disk_bytes.is_multiple_of(MIB) {
             return Err(Failure::input(format!(
                 "an image of {} bytes cannot be described: the size must be whole MiB",
                 input.disk_bytes

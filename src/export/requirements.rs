@@ -31,7 +31,7 @@ pub(super) fn check(requirements: &Value, findings: &mut Vec<Finding>) {
     }
     networks(&requirements["networks"], &mut error);
     let brand = fields.get("brand");
-    if brand.is_some_and(|brand| !brand.as_str().is_some_and(|text| !text.is_empty())) {
+    if brand.is_some_and(|brand| brand.as_str().is_none_or(str::is_empty)) {
         error("brand", "must be a text");
     }
     if let Some(bootrom) = fields.get("bootrom") {
@@ -46,7 +46,7 @@ pub(super) fn check(requirements: &Value, findings: &mut Vec<Finding>) {
         error("ssh_key", "must be true or false");
     }
     for name in ["min_ram", "max_ram"] {
-        if fields.get(name).is_some_and(|value| !value.as_u64().is_some_and(|mib| mib > 0)) {
+        if fields.get(name).is_some_and(|value| value.as_u64().is_none_or(|mib| mib == 0)) {
             error(name, "must be MiB, a whole number");
         }
     }

@@ -340,12 +340,11 @@ impl Rules<'_> {
             match self.manifest.get(*name) {
                 None if zvol => self.error(*name, "is missing; a zvol image needs it"),
                 Some(_) if !zvol => self.error(*name, "is only for type zvol"),
-                Some(value) if *name == "image_size" => {
-                    if !value.as_u64().is_some_and(|size| size > 0) {
-                        self.error(*name, "must be the volume's size in MiB, a whole number");
-                    }
+                Some(value) if *name == "image_size" && value.as_u64().is_some_and(|n| n > 0) => {}
+                Some(_) if *name == "image_size" => {
+                    self.error(*name, "must be the volume's size in MiB, a whole number");
                 }
-                Some(value) if !value.as_str().is_some_and(|text| !text.is_empty()) => {
+                Some(value) if value.as_str().is_none_or(str::is_empty) => {
                     self.error(*name, "must be a text");
                 }
                 _ => {}

@@ -49,7 +49,7 @@ impl World {
 
     /// Runs it with `args` to its end.
     pub fn run(&self, args: &[&str]) -> Done {
-        Done::of(self.imgforge().args(args).output().unwrap())
+        Done::of(&self.imgforge().args(args).output().unwrap())
     }
 
     /// Starts it with `args`, output captured.
@@ -103,7 +103,7 @@ pub struct Done {
 }
 
 impl Done {
-    pub fn of(output: Output) -> Self {
+    pub fn of(output: &Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
