@@ -271,11 +271,11 @@ mod tests {
         -action reboot=shutdown,shutdown=poweroff,panic=pause
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
         -pidfile /run/x,,y/qemu.pid
-        -blockdev {"driver":"file","filename":"/fw/CODE.fd","node-name":"code","read-only":true}
-        -blockdev {"driver":"file","filename":"/run/x,y/vars.fd","node-name":"vars"}
-        -blockdev {"cache":{"direct":false,"no-flush":true},"detect-zeroes":"unmap","discard":"unmap","driver":"raw","file":{"aio":"threads","cache":{"direct":false,"no-flush":true},"discard":"unmap","driver":"file","filename":"/out/disk.raw"},"node-name":"disk"}
+        -blockdev {"driver":"file","node-name":"code","filename":"/fw/CODE.fd","read-only":true}
+        -blockdev {"driver":"file","node-name":"vars","filename":"/run/x,y/vars.fd"}
+        -blockdev {"driver":"raw","node-name":"disk","discard":"unmap","detect-zeroes":"unmap","cache":{"direct":false,"no-flush":true},"file":{"driver":"file","filename":"/out/disk.raw","aio":"threads","discard":"unmap","cache":{"direct":false,"no-flush":true}}}
         -device virtio-blk-pci,id=disk0,drive=disk,bootindex=1,write-cache=on,discard=on
-        -blockdev {"driver":"raw","file":{"driver":"file","filename":"/cache/a,b \"c\".iso","read-only":true},"node-name":"cd","read-only":true}
+        -blockdev {"driver":"raw","node-name":"cd","read-only":true,"file":{"driver":"file","filename":"/cache/a,b \"c\".iso","read-only":true}}
         -device ide-cd,id=cdrom,bus=ide.0,drive=cd,bootindex=0
         -netdev user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:0-:80
         -device virtio-net-pci,id=nic0,netdev=net0,romfile=
@@ -316,7 +316,7 @@ mod tests {
         -S
         -action reboot=reset,shutdown=poweroff,panic=pause
         -pidfile /run/x,,y/qemu.pid
-        -blockdev {"cache":{"direct":false,"no-flush":false},"detect-zeroes":"unmap","discard":"unmap","driver":"raw","file":{"aio":"threads","cache":{"direct":false,"no-flush":false},"discard":"unmap","driver":"file","filename":"/out/disk.raw"},"node-name":"disk"}
+        -blockdev {"driver":"raw","node-name":"disk","discard":"unmap","detect-zeroes":"unmap","cache":{"direct":false,"no-flush":false},"file":{"driver":"file","filename":"/out/disk.raw","aio":"threads","discard":"unmap","cache":{"direct":false,"no-flush":false}}}
         -device virtio-blk-pci,id=disk0,drive=disk,bootindex=1,write-cache=on,discard=on
         -netdev user,id=net0,ipv6=off
         -device virtio-net-pci,id=nic0,netdev=net0,romfile=

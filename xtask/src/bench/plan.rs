@@ -140,21 +140,25 @@ mod tests {
     #[test]
     fn packer_types_what_the_target_types() {
         for (target, template, values) in [
-            ("tests/data/tiny/tiny.yaml", "tiny.json", &[("mode", "normal")][..]),
+            (
+                "tests/data/tiny/tiny.yaml",
+                "tiny.json",
+                &[("mode", "normal"), ("boot_wait", "12s")][..],
+            ),
             (
                 "targets/debian-13.yaml",
                 "debian-13.json",
                 &[("locale", "en_US.UTF-8"), ("hostname", "debian-13"), ("domain", "localdomain")],
             ),
         ] {
-            let target = std::fs::read_to_string(root().join(target)).unwrap();
+            let mut target = std::fs::read_to_string(root().join(target)).unwrap();
+            for (name, value) in values {
+                target = target.replace(&format!("\"{{{{ .{name} }}}}\""), value);
+                target = target.replace(&format!("{{{{ .{name} }}}}"), value);
+            }
             let path = root().join("xtask/recipes/packer").join(template);
             let template = std::fs::read_to_string(path).unwrap();
-            let mut ours =
-                strings(&target, "\n  command:", |line| !line.starts_with("    ")).concat();
-            for (name, value) in values {
-                ours = ours.replace(&format!("{{{{ .{name} }}}}"), value);
-            }
+            let ours = strings(&target, "\n  command:", |line| !line.starts_with("    ")).concat();
             assert!(ours.contains("HTTPIP"), "{ours}");
             assert_eq!(
                 strings(&template, "\"boot_command\": [", |line| line.trim() == "],").concat(),
