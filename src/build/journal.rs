@@ -46,6 +46,14 @@ struct Inner {
     file: Mutex<(File, u64)>,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread has just forked shares the lock
+        // until its exec. The file goes away with us, so there is nobody to tell of an error.
+        let _ = self.file.get_mut().unwrap_or_else(PoisonError::into_inner).0.unlock();
+    }
+}
+
 impl Journal {
     /// Starts the journal of a new build of `target`, and makes its run directory.
     ///
@@ -81,6 +89,7 @@ impl Journal {
             id: self.inner.id.clone(),
             target: target.to_owned(),
             pid: std::process::id(),
+            start: process::identify(std::process::id()).map(|own| own.start),
             boot: process::boot_id(),
             run_dir: self.inner.run_dir.clone(),
         })?;

@@ -27,6 +27,8 @@ pub const BUILD_VARIABLE: &str = "IMGFORGE_BUILD";
 
 /// How long a process may take to obey SIGTERM, and then to vanish after SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long an exec may leave a process without its environment.
+const EXEC: Duration = Duration::from_millis(500);
 /// How often a vanishing process is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -52,6 +54,10 @@ pub(super) struct Known {
     pub(super) identity: Identity,
     /// The id of its build.
     pub(super) build: String,
+    /// The program that the build meant to start; empty when that is not known. It counts as the
+    /// process's name beside the one seen, for that one may have been seen too early, within
+    /// the exec.
+    pub(super) program: String,
 }
 
 /// Looks a process up.
@@ -165,14 +171,46 @@ pub(super) fn lives(known: &Known) -> bool {
         && identify(known.pid).is_some_and(|now| {
             !now.ended
                 && now.start == known.identity.start
-                && (now.name == known.identity.name || carries_mark(known.pid, &known.build))
+                && (now.name == known.identity.name
+                    || (!known.program.is_empty() && now.name == short_name(&known.program))
+                    || carries_mark(known.pid, &known.build))
         })
 }
 
+/// A living process has this pid, whichever it is. True as well where `/proc` tells nothing.
+pub(super) fn exists(pid: u32) -> bool {
+    identify(std::process::id()).is_none() || identify(pid).is_some_and(|now| !now.ended)
+}
+
+/// What the kernel makes of a program's name: at most 15 bytes.
+fn short_name(program: &str) -> &str {
+    let name = base_name(program);
+    name.char_indices()
+        .take_while(|(at, c)| at + c.len_utf8() <= 15)
+        .last()
+        .map_or("", |(at, c)| &name[..at + c.len_utf8()])
+}
+
+/// The process has [`BUILD_VARIABLE`] with this build's id in its environment. A process in the
+/// middle of an exec shows an empty environment for a moment: only one that stays empty counts.
 fn carries_mark(pid: u32, build: &str) -> bool {
-    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let variable = format!("{BUILD_VARIABLE}={build}");
-    environ.split(|b| *b == 0).any(|v| v == variable.as_bytes())
+    let deadline = Instant::now() + EXEC;
+    loop {
+        let environ = match fs::read(format!("/proc/{pid}/environ")) {
+            Ok(environ) => environ,
+            Err(_) => return false,
+        };
+        // Kernel threads and the dead have no program, and never get an environment.
+        let runs_program = fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        if !environ.is_empty() || !runs_program {
+            return environ.split(|b| *b == 0).any(|v| v == variable.as_bytes());
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 impl fmt::Display for Known {
@@ -240,7 +278,30 @@ mod tests {
     }
 
     fn known(pid: u32) -> Known {
-        Known { pid, identity: identify(pid).unwrap(), build: "none".into() }
+        Known {
+            pid,
+            identity: identify(pid).unwrap(),
+            build: "none".into(),
+            program: String::new(),
+        }
+    }
+
+    #[test]
+    fn names_are_cut_as_the_kernel_cuts_them() {
+        assert_eq!(short_name("/usr/bin/qemu-system-x86_64"), "qemu-system-x86");
+        assert_eq!(short_name("sh"), "sh");
+        assert_eq!(short_name("12345678901234é"), "12345678901234");
+        assert_eq!(short_name(""), "");
+    }
+
+    #[test]
+    fn a_name_seen_within_the_exec_does_not_hide_the_process() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut early = known(child.id());
+        early.identity.name = "imgforge".into();
+        early.program = "/bin/sleep".into();
+        assert_eq!(end(&early, true).unwrap(), Ended::Killed);
+        child.wait().unwrap();
     }
 
     #[test]

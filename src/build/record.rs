@@ -46,7 +46,16 @@ pub(super) enum Effect {
 #[serde(tag = "record", rename_all = "kebab-case")]
 pub(super) enum Record {
     /// First line: whose journal this is.
-    Build { id: String, target: String, pid: u32, boot: Option<String>, run_dir: PathBuf },
+    Build {
+        id: String,
+        target: String,
+        pid: u32,
+        /// Start time of that process.
+        #[serde(default)]
+        start: Option<u64>,
+        boot: Option<String>,
+        run_dir: PathBuf,
+    },
     /// An effect is about to happen.
     Will {
         entry: u64,
@@ -77,6 +86,7 @@ pub(super) struct Contents {
     pub(super) id: String,
     pub(super) target: String,
     pub(super) pid: u32,
+    pub(super) start: Option<u64>,
     pub(super) boot: Option<String>,
     pub(super) run_dir: PathBuf,
     /// Effects not done, oldest first.
@@ -109,8 +119,8 @@ pub(super) fn parse(bytes: &[u8]) -> Contents {
 impl Contents {
     fn apply(&mut self, record: Record) {
         match record {
-            Record::Build { id, target, pid, boot, run_dir } if self.id.is_empty() => {
-                (self.id, self.target, self.pid) = (id, target, pid);
+            Record::Build { id, target, pid, start, boot, run_dir } if self.id.is_empty() => {
+                (self.id, self.target, self.pid, self.start) = (id, target, pid, start);
                 (self.boot, self.run_dir) = (boot, run_dir);
             }
             Record::Build { .. } => self.damaged.push("a second first line".into()),
@@ -260,6 +270,7 @@ mod tests {
                 id: ID.into(),
                 target: "debian-13".into(),
                 pid: 7,
+                start: Some(3),
                 boot: None,
                 run_dir: "/run/imgforge/12345678".into(),
             },

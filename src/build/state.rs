@@ -11,14 +11,19 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use super::process;
 use crate::ui::{Failure, Outcome};
 
 /// The runtime directory may be this long, so that `…/ID8/name.sock` fits into the 108 bytes that
 /// the name of a UNIX socket may have.
 const LONGEST_RUNTIME: usize = 70;
+
+/// How long the child of a dead process may take to its exec.
+const STRAY: Duration = Duration::from_secs(2);
 
 /// The state directory and the runtime directory of this user.
 #[derive(Debug, Clone)]
@@ -182,7 +187,7 @@ pub(super) fn is_still(file: &File, path: &Path) -> bool {
 #[derive(Debug)]
 pub struct TargetLock {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl TargetLock {
@@ -203,7 +208,13 @@ impl TargetLock {
             let mut file = open_lock(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(taken(target, output, &mut file)),
+                Err(TryLockError::WouldBlock) => {
+                    let holder = holder(&mut file);
+                    if holder.is_some_and(|pid| !process::exists(pid)) && acquire_from_dead(&file) {
+                        continue;
+                    }
+                    return Err(taken(target, output, holder));
+                }
                 Err(TryLockError::Error(error)) => return Err(cannot_lock(&path, error)),
             }
             // The holder before us may have removed the file between our open and our lock.
@@ -213,7 +224,7 @@ impl TargetLock {
             file.set_len(0)
                 .and_then(|()| write!(file, "{}", std::process::id()))
                 .map_err(|error| cannot_lock(&path, error))?;
-            return Ok(Self { path, _file: file });
+            return Ok(Self { path, file });
         }
     }
 }
@@ -222,17 +233,44 @@ impl Drop for TargetLock {
     fn drop(&mut self) {
         // Removed while still locked: see the check in `acquire`.
         let _ = fs::remove_file(&self.path);
+        // A child that was forked a moment ago shares the lock until its exec.
+        let _ = self.file.unlock();
     }
 }
 
-fn taken(target: &str, output: &Path, file: &mut File) -> Failure {
+/// The process that wrote itself into a lock file.
+fn holder(file: &mut File) -> Option<u32> {
     let mut pid = String::new();
-    let _ = file.take(20).read_to_string(&mut pid);
-    let pid = if pid.is_empty() { "unknown" } else { pid.trim() };
+    file.take(20).read_to_string(&mut pid).ok()?;
+    pid.trim().parse().ok()
+}
+
+fn taken(target: &str, output: &Path, holder: Option<u32>) -> Failure {
     Failure::input(format!("{target} is being built into {} already", output.display()))
-        .fact("process", pid)
+        .fact("process", holder.map_or("unknown".into(), |pid| pid.to_string()))
         .fact("output", output.display())
         .hint("wait for that build, stop it, or give this one another `--output`")
+}
+
+/// Waits for a lock whose holder has died. A child that it had just forked shares the lock until
+/// its exec closes the file; nobody else can hold it. Releases the lock again; true when free.
+fn acquire_from_dead(file: &File) -> bool {
+    wait_for_lock(file) && file.unlock().is_ok()
+}
+
+/// Takes the lock of a dead process; false when a child of it holds on to it for longer than any
+/// exec lasts.
+pub(super) fn wait_for_lock(file: &File) -> bool {
+    let deadline = Instant::now() + STRAY;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return true,
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(_) => return false,
+        }
+    }
 }
 
 /// The path with its existing part made real, so that two spellings give one lock.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::journal::write_record;
 use super::process::{self, Ended, Known};
 use super::record::{Contents, Effect, LARGEST, Pending, Record, Territory, parse};
-use super::state::{StateDirs, is_still};
+use super::state::{StateDirs, is_still, wait_for_lock};
 use crate::ui::{Events, Failure, Outcome};
 
 /// One thing on the host that belongs to a build.
@@ -155,18 +155,32 @@ fn scan(dirs: &StateDirs) -> Outcome<Vec<Found>> {
         }
         let path = entry.path();
         let Ok(mut file) = OpenOptions::new().read(true).append(true).open(&path) else { continue };
-        let dead = match file.try_lock() {
-            Ok(()) if !is_still(&file, &path) => continue,
+        let mut dead = match file.try_lock() {
             Ok(()) => true,
             Err(TryLockError::WouldBlock) => false,
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         };
-        let contents = parse(&read_all(&mut file).map_err(failed)?);
+        let mut contents = parse(&read_all(&mut file).map_err(failed)?);
+        if !dead && owner_is_gone(&contents) {
+            dead = wait_for_lock(&file);
+            contents = parse(&read_all(&mut file).map_err(failed)?);
+        }
+        if dead && !is_still(&file, &path) {
+            continue;
+        }
         let modified = entry.metadata().and_then(|m| m.modified()).ok();
         found.push((modified, Found { path, id, contents, lock: dead.then_some(file) }));
     }
     found.sort_by_key(|(modified, _)| *modified);
     Ok(found.into_iter().map(|(_, found)| found).collect())
+}
+
+/// The process that began the journal has certainly ended.
+fn owner_is_gone(contents: &Contents) -> bool {
+    let replaced = |start| process::identify(contents.pid).is_none_or(|now| now.start != start);
+    !same_boot(contents)
+        || (contents.pid != 0 && !process::exists(contents.pid))
+        || contents.start.is_some_and(replaced)
 }
 
 /// The id in a journal's file name; other files of the directory are not journals.
@@ -217,6 +231,10 @@ fn known(contents: &Contents, pending: &Pending) -> Option<Known> {
         pid: pending.pid?,
         identity: pending.identity.clone()?,
         build: contents.id.clone(),
+        program: match &pending.effect {
+            Effect::Process { argv0 } => argv0.clone(),
+            _ => String::new(),
+        },
     })
 }
 
@@ -315,7 +333,7 @@ fn end_unrecorded(contents: &Contents, id: &str, territory: &Territory, undone: 
         for pid in fresh {
             seen.push(pid);
             let Some(identity) = process::identify(pid).filter(|now| !now.ended) else { continue };
-            let known = Known { pid, identity, build: id.to_owned() };
+            let known = Known { pid, identity, build: id.to_owned(), program: String::new() };
             match process::end(&known, false) {
                 Ok(Ended::Killed) => {
                     undone.removed.push(Item { kind: "process", what: known.to_string() });

@@ -181,6 +181,7 @@ fn forge(place: &Place, lines: &[String]) -> (String, PathBuf) {
         id: id.clone(),
         target: "forged".into(),
         pid: 4_000_000,
+        start: None,
         boot: process::boot_id(),
         run_dir,
     };
@@ -317,4 +318,26 @@ async fn a_spawned_process_goes_with_the_journal_and_takes_its_children() {
     child.wait().await.unwrap();
     assert!(process::marked(journal.id(), journal.run_dir(), &[]).is_empty());
     assert!(journal.spawn(&mut tokio::process::Command::new("/nonexistent/tool")).is_err());
+}
+
+#[test]
+fn a_child_that_shares_a_dead_owners_lock_for_a_moment_does_not_hide_the_build() {
+    let place = place();
+    let (_, path) = forge(&place, &[]);
+    let hold = |seconds: &str| {
+        let file = std::fs::File::open(&path).unwrap();
+        file.lock().unwrap();
+        // The child's standard input is the same open file, and so holds the same lock.
+        Command::new("sleep").arg(seconds).stdin(file).spawn().unwrap()
+    };
+    let mut child = hold("0.4");
+    assert_eq!(recover_dead(&place.dirs, &Events::silent()).unwrap().len(), 1);
+    assert!(!path.exists());
+    child.wait().unwrap();
+    std::fs::write(&path, "").unwrap();
+    let mut child = hold("60");
+    let listed = survey(&place.dirs).unwrap();
+    assert_eq!(listed[0].condition, Condition::Running, "somebody does hold the lock");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
