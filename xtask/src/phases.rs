@@ -26,6 +26,7 @@ pub(crate) const ALL: &[Phase] = &[
     quick("illumos", lacks_apt, illumos_clean),
     quick("readme", lacks_nothing, readme::check),
     quick("tiny", lacks_build_tools, tiny),
+    Phase { is_slow: true, ..quick("pipeline", lacks_test_tools, pipeline) },
     Phase { is_slow: true, ..quick("whole-build", whole_build::lacks, whole_build::check) },
 ];
 
@@ -127,14 +128,35 @@ fn unit(log: &Log) -> Verdict {
     counted(log, &["--workspace", "--lib", "--bins"])
 }
 
+/// Every file of `tests/` but the one whose tests are whole builds.
 fn integration(log: &Log) -> Verdict {
-    // The media that the tests boot are made beforehand, so that no test waits for another's.
+    let mut names: Vec<String> = std::fs::read_dir(process::root().join("tests"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned))
+        .filter(|name| name != "tiny")
+        .collect();
+    names.sort();
+    let mut selection = vec!["--package", "imgforge"];
+    for name in &names {
+        selection.extend(["--test", name]);
+    }
+    counted(log, &selection)
+}
+
+/// Builds of the tiny target that succeed, and builds that fail in every way there is. One at a
+/// time: each of them waits for events under deadlines.
+fn pipeline(log: &Log) -> Verdict {
     if let Err(reason) =
         media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))
     {
         return whole(Err(reason));
     }
-    counted(log, &["--package", "imgforge", "--test", "*"])
+    let selection = ["--package", "imgforge", "--test", "tiny"];
+    let mut command = cargo(&["test", "--locked", "--no-fail-fast", "--color", "never"]);
+    command.args(selection).args(["--", "--ignored", "--test-threads=1"]);
+    tallied(log, log.run(2 * 3600, &command))
 }
 
 fn counted(log: &Log, selection: &[&str]) -> Verdict {
@@ -144,7 +166,10 @@ fn counted(log: &Log, selection: &[&str]) -> Verdict {
         cargo(&["test", "--locked", "--no-fail-fast", "--color", "never"])
     };
     command.args(selection).env("CARGO_TERM_COLOR", "never");
-    let result = log.run(3600, &command);
+    tallied(log, log.run(3600, &command))
+}
+
+fn tallied(log: &Log, result: Result<(), String>) -> Verdict {
     let count = count_tests(&log.text());
     match result {
         Ok(()) if count.passed == 0 => Err(("no test ran".into(), count)),
@@ -201,7 +226,7 @@ fn tiny(log: &Log) -> Verdict {
         let output = process::root().join("target/xtask-out/tiny");
         let begin = std::time::Instant::now();
         log.run(
-            900,
+            1800,
             demo::build(&binary, Medium::Tiny, &output)?.args(["--no-progress", "--no-cache"]),
         )?;
         println!("     the build took {:.1} s", begin.elapsed().as_secs_f64());
