@@ -26,6 +26,7 @@ pub(crate) const ALL: &[Phase] = &[
     quick("illumos", lacks_apt, illumos_clean),
     quick("readme", lacks_nothing, readme::check),
     quick("tiny", lacks_build_tools, tiny),
+    quick("failures", lacks_build_tools, failures),
     Phase { is_slow: true, ..quick("whole-build", whole_build::lacks, whole_build::check) },
 ];
 
@@ -144,7 +145,11 @@ fn counted(log: &Log, selection: &[&str]) -> Verdict {
         cargo(&["test", "--locked", "--no-fail-fast", "--color", "never"])
     };
     command.args(selection).env("CARGO_TERM_COLOR", "never");
-    let result = log.run(3600, &command);
+    run_and_count(log, &command)
+}
+
+fn run_and_count(log: &Log, command: &Command) -> Verdict {
+    let result = log.run(3600, command);
     let count = count_tests(&log.text());
     match result {
         Ok(()) if count.passed == 0 => Err(("no test ran".into(), count)),
@@ -187,6 +192,14 @@ fn illumos_clean(log: &Log) -> Verdict {
     whole(
         illumos::CLEAN.iter().try_for_each(|arguments| log.run(3600, &illumos::recipe(arguments))),
     )
+}
+
+/// How the pipeline fails, and what it leaves then: one build at a time, for each has the clock
+/// of an idle machine.
+fn failures(log: &Log) -> Verdict {
+    let mut command = cargo(&["test", "--locked", "--package", "imgforge", "--test", "tiny"]);
+    command.args(["--", "--ignored", "--test-threads", "1"]);
+    run_and_count(log, &command)
 }
 
 /// The whole pipeline with the tiny installer, and its result booted once more.
