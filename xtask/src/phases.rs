@@ -26,7 +26,7 @@ pub(crate) const ALL: &[Phase] = &[
     quick("illumos", lacks_apt, illumos_clean),
     quick("readme", lacks_nothing, readme::check),
     quick("tiny", lacks_build_tools, tiny),
-    Phase { is_slow: true, ..quick("pipeline", lacks_test_tools, pipeline) },
+    quick("failures", lacks_build_tools, failures),
     Phase { is_slow: true, ..quick("whole-build", whole_build::lacks, whole_build::check) },
 ];
 
@@ -145,20 +145,6 @@ fn integration(log: &Log) -> Verdict {
     counted(log, &selection)
 }
 
-/// Builds of the tiny target that succeed, and builds that fail in every way there is. One at a
-/// time: each of them waits for events under deadlines.
-fn pipeline(log: &Log) -> Verdict {
-    if let Err(reason) =
-        media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))
-    {
-        return whole(Err(reason));
-    }
-    let selection = ["--package", "imgforge", "--test", "tiny"];
-    let mut command = cargo(&["test", "--locked", "--no-fail-fast", "--color", "never"]);
-    command.args(selection).args(["--", "--ignored", "--test-threads=1"]);
-    tallied(log, log.run(2 * 3600, &command))
-}
-
 fn counted(log: &Log, selection: &[&str]) -> Verdict {
     let mut command = if process::which("cargo-nextest").is_some() {
         cargo(&["nextest", "run", "--locked", "--no-fail-fast", "--color", "never"])
@@ -166,10 +152,11 @@ fn counted(log: &Log, selection: &[&str]) -> Verdict {
         cargo(&["test", "--locked", "--no-fail-fast", "--color", "never"])
     };
     command.args(selection).env("CARGO_TERM_COLOR", "never");
-    tallied(log, log.run(3600, &command))
+    run_and_count(log, &command)
 }
 
-fn tallied(log: &Log, result: Result<(), String>) -> Verdict {
+fn run_and_count(log: &Log, command: &Command) -> Verdict {
+    let result = log.run(2 * 3600, command);
     let count = count_tests(&log.text());
     match result {
         Ok(()) if count.passed == 0 => Err(("no test ran".into(), count)),
@@ -212,6 +199,19 @@ fn illumos_clean(log: &Log) -> Verdict {
     whole(
         illumos::CLEAN.iter().try_for_each(|arguments| log.run(3600, &illumos::recipe(arguments))),
     )
+}
+
+/// How the pipeline fails, and what it leaves then: one build at a time, for each has the clock
+/// of an idle machine.
+fn failures(log: &Log) -> Verdict {
+    let medium = Medium::Tiny.path();
+    if let Err(reason) = media::make(Medium::Tiny, &medium, |recipe| log.run(1200, recipe)) {
+        return whole(Err(reason));
+    }
+    let mut command = cargo(&["test", "--locked", "--package", "imgforge", "--test", "tiny"]);
+    command.args(["--no-fail-fast", "--color", "never"]);
+    command.args(["--", "--ignored", "--test-threads", "1"]);
+    run_and_count(log, &command)
 }
 
 /// The whole pipeline with the tiny installer, and its result booted once more.
