@@ -4,6 +4,8 @@
 
 //! `imgforge clean`: removes what dead builds left behind.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use serde_json::json;
@@ -31,13 +33,18 @@ pub(crate) struct CleanArgs {
 pub(super) fn run(args: &CleanArgs, _global: &Global) -> Outcome<()> {
     let dirs = StateDirs::from_env()?;
     let remains = if args.dry_run { build::survey(&dirs)? } else { build::clean(&dirs)? };
+    let cached = if args.cache { clean_cache(args.dry_run)? } else { Vec::new() };
     if args.json {
-        output::data(&format!("{:#}\n", json!(remains)))?;
+        let cached: Vec<_> =
+            cached.iter().map(|(path, bytes)| json!({"path": path, "bytes": bytes})).collect();
+        output::data(&format!("{:#}\n", json!({"builds": remains, "cache": cached})))?;
     } else {
-        output::data(&remains.iter().map(|one| describe(one, args.dry_run)).collect::<String>())?;
-    }
-    if args.cache {
-        clean_cache(args)?;
+        let mut text: String = remains.iter().map(|one| describe(one, args.dry_run)).collect();
+        let verb = if args.dry_run { "has" } else { "removed" };
+        for (path, bytes) in &cached {
+            text.push_str(&format!("{verb} {} ({} MB)\n", path.display(), bytes / 1_000_000));
+        }
+        output::data(&text)?;
     }
     let stuck: Vec<String> = remains
         .iter()
@@ -70,16 +77,13 @@ fn describe(remains: &Remains, dry_run: bool) -> String {
     text
 }
 
-fn clean_cache(args: &CleanArgs) -> Outcome<()> {
+/// The cached installations with their sizes in bytes; removes them unless it is a dry run.
+fn clean_cache(dry_run: bool) -> Outcome<Vec<(PathBuf, u64)>> {
     let cache = media::cache_dir(None, |name| std::env::var_os(name))?;
     let installations = Installations::new(&cache);
-    let verb = if args.dry_run { "has" } else { "removed" };
-    let mut text = String::new();
-    for (path, bytes) in installations.list() {
-        text.push_str(&format!("{verb} {} ({} MB)\n", path.display(), bytes / 1_000_000));
-    }
-    if !args.dry_run {
+    let found = installations.list();
+    if !dry_run {
         installations.clear()?;
     }
-    if args.json { Ok(()) } else { output::data(&text) }
+    Ok(found)
 }

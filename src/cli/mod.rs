@@ -11,6 +11,7 @@ mod inspect;
 mod keys;
 mod list;
 mod man;
+mod manifest;
 mod output;
 mod schema;
 mod selection;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::media;
-use crate::ui::{Format, Outcome, Printer, PrinterOptions};
+use crate::ui::{Color, Format, Outcome, Printer, PrinterOptions};
 
 pub(crate) use selection::Selection;
 
@@ -79,12 +80,18 @@ pub(crate) struct Global {
 impl Global {
     /// The printer that these flags ask for.
     pub(crate) fn printer(&self) -> Printer {
-        Printer::new(PrinterOptions {
+        let options = PrinterOptions {
             format: self.log_format,
             progress: !self.no_progress,
             quiet: self.quiet,
             verbose: self.verbose > 0,
-        })
+        };
+        let color = match self.color {
+            ColorChoice::Auto => Color::Auto,
+            ColorChoice::Always => Color::Always,
+            ColorChoice::Never => Color::Never,
+        };
+        Printer::with_color(options, color)
     }
 }
 
@@ -144,6 +151,12 @@ Examples:
   imgforge clean --dry-run
   imgforge clean")]
     Clean(clean::CleanArgs),
+    /// Check the manifest of an image against the rules of IMGAPI
+    #[command(after_help = "\
+Examples:
+  imgforge manifest check output-debian-13-x86_64/manifest.json
+  imgforge manifest check manifest.json --file debian-13.raw.gz")]
+    Manifest(manifest::ManifestArgs),
     /// Print the JSON Schema of targets, for editors
     #[command(after_help = "\
 Examples:
@@ -194,6 +207,7 @@ fn run(cli: &Cli) -> Outcome<()> {
             doctor::run(args, &media::cache_dir(None, |name| std::env::var_os(name))?)
         }
         Verb::Clean(args) => clean::run(args, global),
+        Verb::Manifest(args) => manifest::run(args),
         Verb::Schema => schema::run(),
         Verb::Completions(args) => man::completions(args, Cli::command()),
         Verb::Man(args) => man::page(args, Cli::command()),

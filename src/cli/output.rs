@@ -6,17 +6,13 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::ColorChoice;
 
 use super::Global;
 use crate::ui::{Failure, Format, Kind, Outcome};
-
-const RED: &str = "\x1b[1;31m";
-const CYAN: &str = "\x1b[1;36m";
-const PLAIN: &str = "\x1b[0m";
 
 /// Writes a verb's result to standard output.
 ///
@@ -47,9 +43,7 @@ pub(super) fn finish(result: Outcome<()>, global: &Global) -> ExitCode {
         // The event stream ends with the failure; the text for people follows all the same.
         let _ = data(&format!("{}\n", json(&failure)));
     }
-    let text = failure.to_string();
-    let text = if colored(global.color) { paint(&text) } else { text };
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    global.printer().failure(&failure);
     ExitCode::from(failure.kind().exit_code())
 }
 
@@ -69,29 +63,6 @@ pub(super) fn color_asked(arguments: &[OsString]) -> ColorChoice {
         };
     }
     ColorChoice::Auto
-}
-
-fn colored(choice: ColorChoice) -> bool {
-    match choice {
-        ColorChoice::Always => true,
-        ColorChoice::Never => false,
-        ColorChoice::Auto => {
-            let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-            !refused && io::stderr().is_terminal()
-        }
-    }
-}
-
-fn paint(text: &str) -> String {
-    let line = |line: &str| {
-        for (label, color) in [("error:", RED), ("hint:", CYAN)] {
-            if let Some(rest) = line.strip_prefix(label) {
-                return format!("{color}{label}{PLAIN}{rest}");
-            }
-        }
-        line.to_owned()
-    };
-    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn json(failure: &Failure) -> serde_json::Value {
@@ -134,13 +105,5 @@ mod tests {
         assert_eq!(asked(&["imgforge", "--color", "never"]), ColorChoice::Never);
         assert_eq!(asked(&["imgforge", "list", "--color=always"]), ColorChoice::Always);
         assert_eq!(asked(&["imgforge", "--color"]), ColorChoice::Auto);
-    }
-
-    #[test]
-    fn paints_only_the_labels() {
-        assert_eq!(
-            paint("error: a\n  file  x\nhint: b"),
-            format!("{RED}error:{PLAIN} a\n  file  x\n{CYAN}hint:{PLAIN} b")
-        );
     }
 }
