@@ -26,6 +26,7 @@ pub(crate) const ALL: &[Phase] = &[
     quick("illumos", lacks_apt, illumos_clean),
     quick("readme", lacks_nothing, readme::check),
     quick("tiny", lacks_build_tools, tiny),
+    quick("failures", lacks_build_tools, failures),
     Phase { is_slow: true, ..quick("whole-build", whole_build::lacks, whole_build::check) },
 ];
 
@@ -127,14 +128,21 @@ fn unit(log: &Log) -> Verdict {
     counted(log, &["--workspace", "--lib", "--bins"])
 }
 
+/// Every file of `tests/` but the one whose tests are whole builds.
 fn integration(log: &Log) -> Verdict {
-    // The media that the tests boot are made beforehand, so that no test waits for another's.
-    if let Err(reason) =
-        media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))
-    {
-        return whole(Err(reason));
+    let mut names: Vec<String> = std::fs::read_dir(process::root().join("tests"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned))
+        .filter(|name| name != "tiny")
+        .collect();
+    names.sort();
+    let mut selection = vec!["--package", "imgforge"];
+    for name in &names {
+        selection.extend(["--test", name]);
     }
-    counted(log, &["--package", "imgforge", "--test", "*"])
+    counted(log, &selection)
 }
 
 fn counted(log: &Log, selection: &[&str]) -> Verdict {
@@ -144,7 +152,11 @@ fn counted(log: &Log, selection: &[&str]) -> Verdict {
         cargo(&["test", "--locked", "--no-fail-fast", "--color", "never"])
     };
     command.args(selection).env("CARGO_TERM_COLOR", "never");
-    let result = log.run(3600, &command);
+    run_and_count(log, &command)
+}
+
+fn run_and_count(log: &Log, command: &Command) -> Verdict {
+    let result = log.run(2 * 3600, command);
     let count = count_tests(&log.text());
     match result {
         Ok(()) if count.passed == 0 => Err(("no test ran".into(), count)),
@@ -189,6 +201,19 @@ fn illumos_clean(log: &Log) -> Verdict {
     )
 }
 
+/// How the pipeline fails, and what it leaves then: one build at a time, for each has the clock
+/// of an idle machine.
+fn failures(log: &Log) -> Verdict {
+    let medium = Medium::Tiny.path();
+    if let Err(reason) = media::make(Medium::Tiny, &medium, |recipe| log.run(1200, recipe)) {
+        return whole(Err(reason));
+    }
+    let mut command = cargo(&["test", "--locked", "--package", "imgforge", "--test", "tiny"]);
+    command.args(["--no-fail-fast", "--color", "never"]);
+    command.args(["--", "--ignored", "--test-threads", "1"]);
+    run_and_count(log, &command)
+}
+
 /// The whole pipeline with the tiny installer, and its result booted once more.
 fn tiny(log: &Log) -> Verdict {
     whole((|| {
@@ -201,7 +226,7 @@ fn tiny(log: &Log) -> Verdict {
         let output = process::root().join("target/xtask-out/tiny");
         let begin = std::time::Instant::now();
         log.run(
-            900,
+            1800,
             demo::build(&binary, Medium::Tiny, &output)?.args(["--no-progress", "--no-cache"]),
         )?;
         println!("     the build took {:.1} s", begin.elapsed().as_secs_f64());
