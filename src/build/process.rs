@@ -349,12 +349,13 @@ mod tests {
     #[test]
     fn finds_processes_by_variable_and_by_run_directory() {
         let id = uuid::Uuid::new_v4().to_string();
-        let run = Path::new("/run/imgforge/0badcafe");
+        let run = format!("/run/imgforge/{}", &id[..8]);
         let mut by_variable =
             Command::new("sleep").arg("60").env(BUILD_VARIABLE, &id).spawn().unwrap();
-        let script = "read x; : /run/imgforge/0badcafe/qmp";
+        let script = format!("read x; : {run}/qmp");
+        let run = Path::new(&run);
         let mut by_path =
-            Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
+            Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
         assert_eq!(marked(&id, run, &["qemu".into()]), vec![by_variable.id()]);
         let mut both = vec![by_variable.id(), by_path.id()];
         both.sort_unstable();
