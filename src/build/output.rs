@@ -22,8 +22,8 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// The output directory `finished`; its parent must exist and be writable, itself must not
-    /// exist unless `force`.
+    /// The output directory `finished`; it must be possible to make it, and it must not exist
+    /// unless `force`.
     pub(crate) fn plan(finished: &Path, force: bool) -> Outcome<Self> {
         let name = finished.file_name().filter(|name| !name.is_empty());
         if name.is_none() {
@@ -40,23 +40,16 @@ impl Output {
         Ok(output)
     }
 
+    /// The nearest directory above the output that exists must be writable; those between are
+    /// made when the build begins.
     fn check_parent(&self) -> Outcome<()> {
-        let parent = self.finished.parent().unwrap_or(Path::new("/"));
-        let meta = fs::metadata(parent).map_err(|error| {
-            Failure::input("the directory above the output directory cannot be used")
-                .because(error)
-                .fact("path", parent.display())
-                .hint(format!("create it: `mkdir -p {}`", parent.display()))
-        })?;
-        if !meta.is_dir() {
-            return Err(Failure::input("the output directory's parent is not a directory")
-                .fact("path", parent.display()));
-        }
-        let probe = tempfile::Builder::new().prefix(".imgforge-probe-").tempfile_in(parent);
+        let above = self.finished.ancestors().skip(1).find(|path| path.symlink_metadata().is_ok());
+        let above = above.unwrap_or(Path::new("/"));
+        let probe = tempfile::Builder::new().prefix(".imgforge-probe-").tempfile_in(above);
         probe.map(drop).map_err(|error| {
-            Failure::input("no permission to write beside the output directory")
+            Failure::input("no way to write beside the output directory")
                 .because(error)
-                .fact("path", parent.display())
+                .fact("path", above.display())
                 .hint("choose a writable place with `--output DIR`")
         })
     }
@@ -71,8 +64,11 @@ impl Output {
         &self.scratch
     }
 
-    /// Makes the scratch directory beside the output, recorded in the journal first.
+    /// Makes the scratch directory beside the output, recorded in the journal first. Directories
+    /// that are missing above it stay, for a failed build leaves its evidence there.
     pub(crate) fn open_scratch(&mut self, journal: &Journal) -> Outcome<Entry> {
+        let parent = self.finished.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(parent).map_err(|error| failure("cannot create", parent, error))?;
         self.scratch = journal.scratch(&self.finished)?;
         let entry = journal.make_dir(&self.scratch)?;
         let shots = self.scratch.join(SCREENSHOTS);
