@@ -15,6 +15,7 @@ mod manifest;
 mod output;
 mod schema;
 mod selection;
+mod stream;
 mod validate;
 
 use std::ffi::OsString;
@@ -157,6 +158,14 @@ Examples:
   imgforge manifest check output-debian-13-x86_64/manifest.json
   imgforge manifest check manifest.json --file debian-13.raw.gz")]
     Manifest(manifest::ManifestArgs),
+    /// Say what the ZFS send stream of a volume holds, and verify it
+    #[command(after_help = "\
+The exit code is 1 when the stream is damaged, cut, or none that a receiver should be given.
+
+Examples:
+  imgforge stream info debian-13-20260101.x86_64.zfs.gz
+  zfs send zones/IMAGE@final | imgforge stream info - --json")]
+    Stream(stream::StreamArgs),
     /// Print the JSON Schema of targets, for editors
     #[command(after_help = "\
 Examples:
@@ -208,6 +217,7 @@ fn run(cli: &Cli) -> Outcome<()> {
         }
         Verb::Clean(args) => clean::run(args, global),
         Verb::Manifest(args) => manifest::run(args),
+        Verb::Stream(args) => stream::run(args),
         Verb::Schema => schema::run(),
         Verb::Completions(args) => man::completions(args, Cli::command()),
         Verb::Man(args) => man::page(args, Cli::command()),

@@ -128,10 +128,10 @@ fn pump(
         0 => thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
-    let total = source.total();
+    let total = source.progress().map_or_else(|| source.total(), |(_, total)| total);
     let what = format!("compressing {}", source.name());
     let (jobs, queue) = sync_channel::<Job>(threads);
-    let (slots, ordered) = sync_channel::<Slot>(2 * threads + 2);
+    let (slots, ordered) = sync_channel::<(Slot, Option<u64>)>(2 * threads + 2);
     let (spare, buffers) = sync_channel::<Vec<u8>>(4 * threads + 4);
     let queue = Mutex::new(queue);
     thread::scope(|scope| {
@@ -142,7 +142,7 @@ fn pump(
         let mut writer = Writer::new(sink, to, options.level)?;
         let mut meter = Meter::new(events, what, total);
         // `ordered` is dropped on every way out, which ends the reader and then the workers.
-        for slot in ordered {
+        for (slot, at) in ordered {
             if cancel.is_cancelled() {
                 return Err(interrupted(to));
             }
@@ -159,13 +159,13 @@ fn pump(
                     let _ = spare.try_send(member.data);
                 }
             }
-            meter.at(writer.source_bytes);
+            meter.at(at.unwrap_or(writer.source_bytes));
         }
         if cancel.is_cancelled() {
             return Err(interrupted(to));
         }
         let done = writer.finish()?;
-        meter.end(done.source_bytes);
+        meter.end(total.unwrap_or(done.source_bytes));
         Ok(done)
     })
 }
@@ -178,7 +178,7 @@ fn interrupted(to: &Path) -> Failure {
 fn read(
     source: &mut dyn Source,
     jobs: &SyncSender<Job>,
-    slots: &SyncSender<Slot>,
+    slots: &SyncSender<(Slot, Option<u64>)>,
     buffers: &Receiver<Vec<u8>>,
     cancel: &CancellationToken,
 ) {
@@ -193,7 +193,8 @@ fn read(
             Err(failure) => (Slot::Failed(failure), None),
         };
         let failed = matches!(slot, Slot::Failed(_));
-        if slots.send(slot).is_err() || failed {
+        let at = source.progress().map(|(done, _)| done);
+        if slots.send((slot, at)).is_err() || failed {
             return;
         }
         if job.is_some_and(|job| jobs.send(job).is_err()) {

@@ -13,6 +13,7 @@ mod raw;
 mod requirements;
 mod rules;
 mod source;
+mod stream;
 
 pub use check::{FileFacts, check_manifest};
 pub use compress::{Compressed, Options, compress, compress_disk};
@@ -20,3 +21,6 @@ pub use manifest::{ImageFile, Manifest, ManifestInput, Network, Requirements, Us
 pub use raw::{Placement, copy_raw};
 pub use rules::{Finding, Severity};
 pub use source::{Chunk, RawDisk, Source};
+pub use stream::{
+    StreamInfo, StreamOptions, StreamReader, VolumeStream, open_stream, read_stream,
+};

@@ -41,6 +41,12 @@ pub trait Source: Send {
     /// # Errors
     /// When the bytes cannot be read; names the offset.
     fn next(&mut self, buffer: Vec<u8>) -> Outcome<Option<Chunk>>;
+
+    /// Bytes done and bytes in all of what the source itself reads, where those are not its own:
+    /// what a user watches is the disk, not the stream that is made of it.
+    fn progress(&self) -> Option<(u64, Option<u64>)> {
+        None
+    }
 }
 
 /// A raw disk: a sparse file or a block device. Holes are found by `SEEK_DATA` where the file
