@@ -10,7 +10,7 @@ mod support;
 
 use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -44,22 +44,27 @@ fn a_tiny_image_is_built_and_holds_what_the_manifest_says() {
     let start = Instant::now();
     build(&world, &[]).expect(0);
     let out = world.work().join("out");
-    for name in
-        ["tiny.raw.gz", "manifest.json", "build.log", "events.jsonl", "serial.log", "screenshots"]
-    {
+    let image = |ending: &str| out.join(format!("tiny-1{ending}"));
+    let (packed, manifest) = (image(".x86_64.zfs.gz"), image(".json"));
+    let (disk, qcow2) = (image(".x86_64.raw"), image(".x86_64.qcow2"));
+    for path in [&packed, &manifest, &disk, &qcow2] {
+        assert!(path.is_file(), "{} is missing in {:?}", path.display(), names(&out));
+    }
+    for name in ["build.log", "events.jsonl", "serial.log", "screenshots"] {
         assert!(out.join(name).exists(), "{name} is missing in {:?}", names(&out));
     }
-    assert!(!out.join("tiny.raw").exists(), "the raw disk was not asked for");
+    assert!(!out.join("tiny.raw").exists() && !image(".x86_64.raw.gz").exists(), "not asked for");
 
+    let checked = ["manifest", "check", text(&manifest), "--file", text(&packed)];
+    world.run(&checked).expect(0);
     let manifest: serde_json::Value =
-        serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
-    let packed = out.join("tiny.raw.gz");
+        serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
     let sum = Command::new("sha1sum").arg(&packed).output().unwrap();
     let sum = String::from_utf8_lossy(&sum.stdout).split(' ').next().unwrap().to_owned();
     assert_eq!(manifest["files"][0]["sha1"], sum);
     assert_eq!(manifest["files"][0]["size"], fs::metadata(&packed).unwrap().len());
     assert_eq!(manifest["type"], "zvol");
-    let disk = unpack(&packed);
+    holds_the_same(&world, &packed, &disk, &qcow2, &manifest);
     assert_eq!(
         manifest["image_size"].as_u64().unwrap() * 1024 * 1024,
         fs::metadata(&disk).unwrap().len()
@@ -85,16 +90,42 @@ fn a_tiny_image_is_built_and_holds_what_the_manifest_says() {
     second_build_uses_the_cached_installation(&world);
 }
 
-fn unpack(packed: &std::path::Path) -> PathBuf {
-    let disk = packed.with_extension("");
-    let file = fs::File::create(&disk).unwrap();
-    let status = Command::new("gzip").arg("-dc").arg(packed).stdout(file).status().unwrap();
-    assert!(status.success());
-    disk
+/// The stream, read back, and the qcow2 disk are the raw disk; the stream is the one that the
+/// manifest names.
+fn holds_the_same(
+    world: &World,
+    packed: &Path,
+    disk: &Path,
+    qcow2: &Path,
+    manifest: &serde_json::Value,
+) {
+    let back = disk.with_extension("back");
+    world.run(&["convert", text(packed), text(&back), "--to", "raw"]).expect(0);
+    let compare = |other: &Path, format: &str| {
+        let status = Command::new("qemu-img")
+            .args(["compare", "-q", "-f", "raw", "-F", format])
+            .args([disk, other])
+            .status()
+            .unwrap();
+        assert!(status.success(), "{} is not the disk", other.display());
+    };
+    compare(&back, "raw");
+    compare(qcow2, "qcow2");
+    fs::remove_file(&back).unwrap();
+    let info = world.run(&["stream", "info", "--json", text(packed)]);
+    let info: serde_json::Value = serde_json::from_str(&info.expect(0).stdout).unwrap();
+    assert_eq!(info["guid"], manifest["files"][0]["dataset_guid"]);
+    let uuid = manifest["uuid"].as_str().unwrap();
+    assert_eq!(info["name"], format!("zones/{uuid}@final"));
+    assert_eq!(info["features"], serde_json::json!([]));
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }
 
 /// The build's key must be nowhere on the disk, in use or not: `fstrim` has given back the rest.
-fn no_credentials_in(disk: &std::path::Path) {
+fn no_credentials_in(disk: &Path) {
     let mut file = fs::File::open(disk).unwrap();
     let mut window = Vec::new();
     let mut chunk = vec![0_u8; 1 << 20];

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::gzip::Encoder;
 use super::partial::{Partial, cannot_write};
 use super::source::{CHUNK, Chunk, RawDisk, Source};
+use super::stream::{StreamOptions, VolumeStream};
 use crate::ui::{Event, Events, Failure, Outcome};
 
 /// How to compress.
@@ -72,6 +73,45 @@ pub async fn compress_disk(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Failure::build("the compression ended unexpectedly").because(error))?
+}
+
+/// A volume's stream, compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompressedVolume {
+    /// The file.
+    pub file: Compressed,
+    /// The volume's size in bytes.
+    pub volume_size: u64,
+    /// The snapshot's guid.
+    pub guid: u64,
+}
+
+/// Turns the raw disk at `disk` into the send stream of a volume and that into the gzip file
+/// `to`, in one pass, off the async threads.
+///
+/// # Errors
+/// As [`compress`] and [`VolumeStream::new`]; also when the disk is shorter than its partition
+/// table says.
+pub async fn compress_volume(
+    disk: &Path,
+    to: &Path,
+    stream: StreamOptions,
+    options: Options,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Outcome<CompressedVolume> {
+    let (disk, to) = (disk.to_owned(), to.to_owned());
+    let (events, cancel) = (events.clone(), cancel.clone());
+    let work = move || {
+        let mut disk = RawDisk::open(&disk)?;
+        disk.check_partitions()?;
+        let mut stream = VolumeStream::new(&mut disk, &stream)?;
+        let file = compress(&mut stream, &to, options, &events, &cancel)?;
+        Ok(CompressedVolume { file, volume_size: stream.volume_size(), guid: stream.guid() })
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Failure::build("the export ended unexpectedly").because(error))?
 }
 
 /// Compresses a source into the gzip file `to`. The file has that name only when it is whole

@@ -120,6 +120,8 @@ pub struct User {
 /// What a manifest is made from.
 #[derive(Debug, Clone)]
 pub struct ManifestInput<'a> {
+    /// The image's id.
+    pub uuid: uuid::Uuid,
     /// The target's name.
     pub name: &'a str,
     /// One line.
@@ -134,8 +136,16 @@ pub struct ManifestInput<'a> {
     pub made: jiff::Timestamp,
 }
 
+/// The image's version: what the target says, or the day it was made (UTC).
+pub fn image_version(fields: &ManifestFields, made: jiff::Timestamp) -> String {
+    match fields.version.as_str() {
+        "" => made.strftime("%Y%m%d").to_string(),
+        version => version.to_owned(),
+    }
+}
+
 impl Manifest {
-    /// Makes the manifest of a new image, with a new random id.
+    /// Makes the manifest of a new image.
     ///
     /// # Errors
     /// When the disk is not a whole number of MiB, or a rule of IMGAPI is broken (each broken
@@ -157,10 +167,10 @@ impl Manifest {
         tags.entry("role".into()).or_insert_with(|| "os".into());
         let manifest = Self {
             v: 2,
-            uuid: uuid::Uuid::new_v4().hyphenated().to_string(),
+            uuid: input.uuid.hyphenated().to_string(),
             owner: NOBODY.into(),
             name: input.name.into(),
-            version: or(&fields.version, &input.made.strftime("%Y%m%d").to_string()),
+            version: image_version(fields, input.made),
             state: "active".into(),
             disabled: false,
             public: true,
@@ -229,6 +239,7 @@ pub(super) mod tests {
 
     pub(in super::super) fn input(fields: &ManifestFields) -> ManifestInput<'_> {
         ManifestInput {
+            uuid: uuid::Uuid::new_v4(),
             name: "debian-13",
             description: "Debian 13 (trixie) for virtual machines",
             fields,

@@ -9,6 +9,7 @@ mod compress;
 mod gzip;
 mod manifest;
 mod partial;
+mod partitions;
 mod raw;
 mod requirements;
 mod rules;
@@ -16,11 +17,13 @@ mod source;
 mod stream;
 
 pub use check::{FileFacts, check_manifest};
-pub use compress::{Compressed, Options, compress, compress_disk};
-pub use manifest::{ImageFile, Manifest, ManifestInput, Network, Requirements, User, validate};
+pub use compress::{
+    Compressed, CompressedVolume, Options, compress, compress_disk, compress_volume,
+};
+pub use manifest::{
+    ImageFile, Manifest, ManifestInput, Network, Requirements, User, image_version, validate,
+};
 pub use raw::{Placement, copy_raw};
 pub use rules::{Finding, Severity};
 pub use source::{Chunk, RawDisk, Source};
-pub use stream::{
-    StreamInfo, StreamOptions, StreamReader, VolumeStream, open_stream, read_stream,
-};
+pub use stream::{StreamInfo, StreamOptions, StreamReader, VolumeStream, open_stream, read_stream};

@@ -4,15 +4,17 @@
 
 //! Where bytes to compress come from: ordered chunks, of data or of zeros.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
+use super::partitions;
 use crate::ui::{Failure, Outcome};
 
 /// Bytes per chunk, and so per gzip member: large enough that a member's header and fresh
@@ -60,6 +62,8 @@ pub struct RawDisk {
     /// The end of the data that starts at or before `offset`.
     data_end: u64,
     finds_holes: bool,
+    /// Time of the last change to a file, by which later ones are noticed.
+    changed: Option<SystemTime>,
 }
 
 impl RawDisk {
@@ -80,12 +84,44 @@ impl RawDisk {
     }
 
     fn over(path: &Path, file: File, size: u64) -> Self {
-        Self { path: path.to_owned(), file, size, offset: 0, data_end: 0, finds_holes: true }
+        let changed = changed(&file);
+        let path = path.to_owned();
+        Self { path, file, size, offset: 0, data_end: 0, finds_holes: true, changed }
+    }
+
+    /// Refuses a disk that ends before its partition table says it does: a copy that was cut.
+    ///
+    /// # Errors
+    /// When it is, or its first sectors cannot be read.
+    pub fn check_partitions(&self) -> Outcome<()> {
+        let read = |offset: u64| {
+            let mut sector = [0; 512];
+            let result = self.file.read_exact_at(&mut sector, offset);
+            result.map(|()| sector).map_err(|error| self.cannot_read(offset, error))
+        };
+        let Some(needed) = partitions::needed(self.size, read)? else { return Ok(()) };
+        Err(Failure::input(format!(
+            "the disk {} is shorter than its partition table says",
+            self.path.display()
+        ))
+        .fact("size", format!("{} bytes", self.size))
+        .fact("needed", format!("{needed} bytes"))
+        .hint("it was cut when it was copied: copy it again"))
     }
 
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Refuses a file that was written to while it was read: what was read may never have been.
+    fn check_unchanged(&self) -> Outcome<()> {
+        if changed(&self.file) == self.changed {
+            return Ok(());
+        }
+        Err(Failure::build(format!("the disk {} changed while it was read", self.path.display()))
+            .fact("file", self.path.display())
+            .hint("stop what writes to it (a machine that still runs?), then try again"))
     }
 
     /// The length of the hole at `offset` in whole chunks (or to the end of the disk); 0 when
@@ -127,6 +163,12 @@ impl RawDisk {
     }
 }
 
+/// When a regular file was changed last; devices do not say.
+fn changed(file: &File) -> Option<SystemTime> {
+    let facts = file.metadata().ok().filter(Metadata::is_file)?;
+    facts.modified().ok()
+}
+
 impl Source for RawDisk {
     fn name(&self) -> String {
         self.path.display().to_string()
@@ -138,7 +180,7 @@ impl Source for RawDisk {
 
     fn next(&mut self, mut buffer: Vec<u8>) -> Outcome<Option<Chunk>> {
         if self.offset >= self.size {
-            return Ok(None);
+            return self.check_unchanged().map(|()| None);
         }
         // `offset` is a multiple of the chunk size here, and zeros come in whole chunks: the same
         // disk gives the same chunks, and so the same file and digests, however sparse it is.
@@ -230,6 +272,21 @@ mod tests {
         File::options().write(true).open(&path).unwrap().set_len((1 << 20) + 10).unwrap();
         let failure = drain(&mut disk).unwrap_err();
         assert!(failure.summary().contains(&format!("offset {}", (1 << 20) + 10)), "{failure}");
+    }
+
+    #[test]
+    fn a_disk_that_is_written_to_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        std::fs::write(&path, vec![1u8; 3 << 20]).unwrap();
+        let old = SystemTime::UNIX_EPOCH;
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(old).unwrap();
+        let mut disk = RawDisk::open(&path).unwrap();
+        disk.next(Vec::new()).unwrap();
+        file.write_at(&[2], 0).unwrap();
+        let failure = drain(&mut disk).unwrap_err();
+        assert!(failure.summary().contains("changed while it was read"), "{failure}");
     }
 
     proptest! {

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::catalogue::Loaded;
-use super::resolved::{Action, AnsibleMode, Format, InstallEnd, Resolved, Step};
+use super::resolved::{Action, AnsibleMode, InstallEnd, Resolved, Step};
 use super::schema::quantity::{write_checksum, write_duration, write_size};
 use crate::vm::Firmware;
 
@@ -160,13 +160,11 @@ fn step(step: &Step) -> Json {
 }
 
 fn output(target: &Resolved) -> Json {
-    let formats = target.output.formats.iter().map(|f| match f {
-        Format::Raw => "raw",
-        Format::RawGz => "raw.gz",
-    });
+    let formats = target.output.formats.iter().map(|format| format.extension());
     let manifest = &target.output.manifest;
     json!({
         "formats": formats.collect::<Vec<_>>(),
+        "volblocksize": target.output.volblocksize,
         "compression_level": target.output.compression_level,
         "manifest": {
             "version": manifest.version,

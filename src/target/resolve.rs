@@ -350,10 +350,12 @@ impl Resolver<'_> {
 
     fn output(&mut self, output: doc::Output, kind: doc::Kind) -> Output {
         let mut formats = Vec::new();
-        for format in output.formats.unwrap_or_else(|| vec![doc::Format::RawGz]) {
+        for format in output.formats.unwrap_or_else(|| vec![doc::Format::ZfsGz]) {
             let format = match format {
                 doc::Format::Raw => Format::Raw,
                 doc::Format::RawGz => Format::RawGz,
+                doc::Format::ZfsGz => Format::ZfsGz,
+                doc::Format::Qcow2 => Format::Qcow2,
             };
             if formats.contains(&format) {
                 self.wrong("output.formats", "a format stands twice");
@@ -367,8 +369,13 @@ impl Resolver<'_> {
         let default_os = match kind {
             doc::Kind::Linux => "linux",
         };
+        let volblocksize = output.volblocksize.unwrap_or(8192);
+        if !volblocksize.is_power_of_two() || !(512..=131_072).contains(&volblocksize) {
+            self.wrong("output.volblocksize", "a power of two from 512 to 131072 is wanted");
+        }
         Output {
             formats,
+            volblocksize,
             compression_level: output.compression_level.unwrap_or(6),
             manifest: ManifestFields {
                 version: manifest.version,

@@ -263,6 +263,8 @@ pub struct Shutdown {
 pub struct Output {
     /// Artefact formats.
     pub formats: Vec<Format>,
+    /// Block size of the volume in a stream, in bytes.
+    pub volblocksize: u32,
     /// Gzip level, 1 to 9.
     pub compression_level: u32,
     /// Fields of the IMGAPI manifest.
@@ -276,6 +278,22 @@ pub enum Format {
     Raw,
     /// Gzip of the raw disk, `.raw.gz`.
     RawGz,
+    /// Gzip of a volume's ZFS send stream, `.zfs.gz`, with an IMGAPI manifest.
+    ZfsGz,
+    /// Compressed qcow2, `.qcow2`.
+    Qcow2,
+}
+
+impl Format {
+    /// The ending of its files, which is its name in targets.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::RawGz => "raw.gz",
+            Self::ZfsGz => "zfs.gz",
+            Self::Qcow2 => "qcow2",
+        }
+    }
 }
 
 /// Fields of the IMGAPI manifest that a target decides.

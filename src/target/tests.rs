@@ -363,7 +363,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "media: {url: x, checksum: none}\noutput: {formats: [qcow]}\n",
-        "t.yaml:2:20: output.formats[0]: unknown word `qcow`; the words are: raw, raw.gz",
+        "t.yaml:2:20: output.formats[0]: unknown word `qcow`; the words are: raw, raw.gz, zfs.gz, qcow2",
     ),
     (
         "media: {url: x, checksum: none}\noutput: {manifest: {bootrom: uefi}}\n",

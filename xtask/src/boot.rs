@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::demo::find;
+use crate::demo::{self, find};
 use crate::process::{self, Log, Outcome};
 
 /// Firmware of the machine.
@@ -30,8 +30,8 @@ pub(crate) fn complete(output: &Path) -> Outcome {
             .filter(|path| fs::metadata(path).is_ok_and(|facts| facts.len() > 0))
             .ok_or_else(|| format!("the build left no {suffix} in {}", output.display()))
     };
-    let image = need(".raw.gz")?;
-    let manifest = need("manifest.json")?;
+    let image = need(".zfs.gz")?;
+    let manifest = need(".json")?;
     need("build.log")?;
     need("serial.log")?;
     need(".png")?;
@@ -41,12 +41,11 @@ pub(crate) fn complete(output: &Path) -> Outcome {
     {
         return Err(format!("events.jsonl has a line that is no object: {line}"));
     }
-    let manifest =
-        fs::read_to_string(manifest).map_err(|error| format!("manifest.json: {error}"))?;
+    let manifest = fs::read_to_string(manifest).map_err(|error| format!("manifest: {error}"))?;
     let sum = process::capture(Command::new("sha1sum").arg(&image))?;
     let sum = sum.split_whitespace().next().unwrap_or_default();
     if sum.len() != 40 || !manifest.contains(sum) {
-        return Err(format!("manifest.json does not hold {sum}, the image's SHA-1"));
+        return Err(format!("the manifest does not hold {sum}, the image's SHA-1"));
     }
     let left = find(output, ".partial").or_else(|| find(output, ".tmp"));
     left.map_or(Ok(()), |path| Err(format!("the build left {}", path.display())))
@@ -54,13 +53,12 @@ pub(crate) fn complete(output: &Path) -> Outcome {
 
 /// The image as a sparse disk beside the output directory. The caller removes it.
 pub(crate) fn unpack(output: &Path, log: &Log) -> Outcome<PathBuf> {
-    let image = find(output, ".raw.gz").ok_or("no .raw.gz")?;
+    let image = find(output, ".zfs.gz").ok_or("no .zfs.gz")?;
     let disk = output.with_extension("raw");
-    let script = "set -o pipefail; gzip -dc \"$1\" | dd of=\"$2\" bs=64K iflag=fullblock conv=sparse status=none && truncate -s \"%$3\" \"$2\"";
-    log.run(
-        1800,
-        Command::new("bash").args(["-c", script, "unpack"]).arg(&image).arg(&disk).arg("1048576"),
-    )?;
+    let binary = demo::target_directory().join("debug/imgforge");
+    let mut convert = Command::new(binary);
+    convert.args(["convert", "--force", "--no-progress"]).arg(&image).arg(&disk);
+    log.run(1800, &convert)?;
     Ok(disk)
 }
 

@@ -28,8 +28,8 @@ pub(crate) fn main(words: &[&str]) -> Outcome {
     let binary = binary()?;
     let output = process::root().join("output-demo");
     process::run(&mut build(&binary, medium, &output)?)?;
-    let image = find(&output, ".raw.gz")
-        .ok_or_else(|| format!("the build left no .raw.gz in {}", output.display()))?;
+    let image = find(&output, ".zfs.gz")
+        .ok_or_else(|| format!("the build left no .zfs.gz in {}", output.display()))?;
     farewell(&image, begin.elapsed().as_secs());
     Ok(())
 }
@@ -54,9 +54,8 @@ fn farewell(image: &Path, seconds: u64) {
     eprintln!("demo: done after {} min {:02} s; the image:", seconds / 60, seconds % 60);
     println!("{image}");
     eprintln!("demo: to boot it:");
-    eprintln!(
-        "  gzip -dc {image} >/tmp/image.raw && cp /usr/share/OVMF/OVMF_VARS_4M.fd /tmp/vars.fd"
-    );
+    eprintln!("  target/debug/imgforge convert {image} /tmp/image.raw");
+    eprintln!("  cp /usr/share/OVMF/OVMF_VARS_4M.fd /tmp/vars.fd");
     eprintln!("  qemu-system-x86_64 -machine q35 -m 1024 -nographic \\");
     eprintln!(
         "    -drive if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd \\"

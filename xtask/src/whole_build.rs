@@ -66,7 +66,7 @@ fn build(log: &Log) -> Outcome<PathBuf> {
     } else {
         command.arg("--no-cache");
     }
-    log.run(3 * 3600, &mut command)?;
+    log.run(3 * 3600, &command)?;
     println!("     the build took {:.0} s", begin.elapsed().as_secs_f64());
     boot::complete(&output)?;
     boot::unpack(&output, log)

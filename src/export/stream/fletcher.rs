@@ -53,10 +53,7 @@ impl Fletcher4 {
         let times = u64::wrapping_mul;
         self.a = a.wrapping_add(next.a);
         self.b = b.wrapping_add(times(words, a)).wrapping_add(next.b);
-        self.c = c
-            .wrapping_add(times(words, b))
-            .wrapping_add(times(pairs, a))
-            .wrapping_add(next.c);
+        self.c = c.wrapping_add(times(words, b)).wrapping_add(times(pairs, a)).wrapping_add(next.c);
         self.d = d
             .wrapping_add(times(words, c))
             .wrapping_add(times(pairs, b))

@@ -50,7 +50,9 @@ impl StreamInfo {
             .map_or_else(|_| "out of range".to_owned(), |time| time.to_string());
         let records: Vec<String> =
             self.records.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        let checksums = if self.record_checksums { "right, each record has one" } else {
+        let checksums = if self.record_checksums {
+            "right, each record has one"
+        } else {
             "right at the end; the records have none"
         };
         let mib = |bytes: u64| format!("{bytes} ({} MiB)", bytes >> 20);

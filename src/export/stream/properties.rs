@@ -39,7 +39,7 @@ pub(super) fn size(block: &[u8]) -> Result<Option<u64>, &'static str> {
         _ => return Err("the volume's properties are no ZAP"),
     }
     let is_size = |entry: &&[u8; ENTRY]| entry.get(14..).is_some_and(|name| name.starts_with(SIZE));
-    Ok(entries.iter().find(is_size).map(|entry| word(entry)))
+    Ok(entries.iter().find(is_size).map(word))
 }
 
 fn word(entry: &[u8; ENTRY]) -> u64 {

@@ -192,7 +192,7 @@ impl StreamReader {
 
     /// Sums bytes that do not matter.
     fn skip(&mut self, mut count: u64) -> Outcome<()> {
-        if count % 4 != 0 {
+        if !count.is_multiple_of(4) {
             return Err(self.bad("its payload is of odd length"));
         }
         while count > 0 {
@@ -233,9 +233,8 @@ impl StreamReader {
     }
 
     fn object(&mut self, record: &Record) -> Outcome<()> {
-        let checked = |reader: &Self, which| {
-            rules::object(record, which).map_err(|why| reader.bad(&why))
-        };
+        let checked =
+            |reader: &Self, which| rules::object(record, which).map_err(|why| reader.bad(&why));
         match record.u64(8) {
             number if number == DATA.number => {
                 let block = checked(self, DATA)?;
@@ -276,7 +275,7 @@ impl StreamReader {
         let why = match end {
             _ if size == 0 => "no OBJECT came before it",
             _ if block.length != size => "it is not as long as the volume's blocks",
-            _ if block.offset % size != 0 => "it does not lie where blocks do",
+            _ if !block.offset.is_multiple_of(size) => "it does not lie where blocks do",
             _ if block.offset < self.position => "it lies before the one before it",
             None => "it lies beyond what a disk can have",
             Some(_) if self.size.is_some_and(|size| end > Some(size)) => BEYOND,
@@ -363,7 +362,7 @@ impl StreamReader {
             Some(size) if size > i64::MAX as u64 => {
                 return Err(self.bad("the volume's size is out of range"));
             }
-            Some(size) if size % block != 0 => {
+            Some(size) if !size.is_multiple_of(block) => {
                 return Err(self.bad("the volume's size is no multiple of its block size"));
             }
             Some(size) => size,
@@ -418,9 +417,9 @@ impl StreamReader {
     fn cut(&self, problem: Option<io::Error>) -> Failure {
         match problem {
             None => self.bad("it ends too early, without END"),
-            Some(error) => self.place(
-                Failure::build(format!("cannot read {}", self.name)).because(error),
-            ),
+            Some(error) => {
+                self.place(Failure::build(format!("cannot read {}", self.name)).because(error))
+            }
         }
     }
 

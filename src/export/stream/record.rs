@@ -142,9 +142,8 @@ impl Record {
     pub(super) fn verify(&self, sum: &mut Fletcher4) -> bool {
         sum.update(&self.0[..CHECKSUM]);
         let stored: [u8; 32] = self.bytes(CHECKSUM);
-        let is_right = self.kind() == Some(Kind::Begin)
-            || stored == [0; 32]
-            || stored == sum.to_bytes();
+        let is_right =
+            self.kind() == Some(Kind::Begin) || stored == [0; 32] || stored == sum.to_bytes();
         sum.update(&self.0[CHECKSUM..]);
         is_right
     }

@@ -74,12 +74,7 @@ pub(super) fn begin(record: &Record) -> Result<Begin, String> {
             return Err(format!("{:?} is no snapshot's name", record.name()));
         }
     }
-    Ok(Begin {
-        is_package,
-        features,
-        guid: record.u64(40),
-        payload: u64::from(record.u32(4)),
-    })
+    Ok(Begin { is_package, features, guid: record.u64(40), payload: u64::from(record.u32(4)) })
 }
 
 fn features(flags: u64) -> Result<Vec<&'static str>, String> {

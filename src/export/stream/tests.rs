@@ -70,7 +70,10 @@ fn read(stream: &[u8]) -> Outcome<(Vec<u8>, StreamInfo)> {
 }
 
 fn small() -> Vec<u8> {
-    stream_of(vec![Chunk::Data(vec![1; 20_000]), Chunk::Zeros(50_000), Chunk::Data(vec![2; 9])], 8192)
+    stream_of(
+        vec![Chunk::Data(vec![1; 20_000]), Chunk::Zeros(50_000), Chunk::Data(vec![2; 9])],
+        8192,
+    )
 }
 
 const BIG_ENDIAN: [u8; 8] = record::MAGIC.to_be_bytes();
@@ -177,7 +180,9 @@ fn bad_options_are_refused() {
     assert!(make(&options(8192), Some(u64::MAX)).contains("8 EiB"));
     assert!(make(&options(8192), Some(1 << 63)).contains("8 EiB"));
     assert!(make(&options(8192), None).contains("not known"));
-    for name in ["", "final", "@final", "a@", "a@b@c", "a@b/c", "a\n@b", &format!("{}@b", "a".repeat(254))] {
+    for name in
+        ["", "final", "@final", "a@", "a@b@c", "a@b/c", "a\n@b", &format!("{}@b", "a".repeat(254))]
+    {
         let options = StreamOptions { name: Some(name.to_owned()), ..options(8192) };
         assert!(make(&options, Some(1)).contains("no snapshot's name"), "{name}");
     }

@@ -247,10 +247,13 @@ impl<'a> VolumeStream<'a> {
     fn tail(&mut self) -> Outcome<()> {
         let read = self.position + self.partial.len() as u64;
         if read != self.disk_size {
-            return Err(Failure::build(format!("the disk {} changed while read", self.disk.name()))
-                .fact("size at first", format!("{} bytes", self.disk_size))
-                .fact("bytes read", read)
-                .hint("stop what writes to it, then try again"));
+            return Err(Failure::build(format!(
+                "the disk {} changed while read",
+                self.disk.name()
+            ))
+            .fact("size at first", format!("{} bytes", self.disk_size))
+            .fact("bytes read", read)
+            .hint("stop what writes to it, then try again"));
         }
         if !self.partial.is_empty() {
             let mut block = std::mem::take(&mut self.partial);
@@ -330,7 +333,8 @@ fn block_size(bytes: u32) -> Outcome<usize> {
 }
 
 fn disk_size(disk: &dyn Source) -> Outcome<u64> {
-    let named = |why: &str| Failure::input(format!("no volume can be made of {}: {why}", disk.name()));
+    let named =
+        |why: &str| Failure::input(format!("no volume can be made of {}: {why}", disk.name()));
     match disk.total() {
         None => Err(named("its size is not known before its end")
             .hint("a stream says sizes first: give `--size`, or a file instead of a pipe")),
@@ -367,7 +371,8 @@ fn name(options: &StreamOptions, seed: Option<&[u8; 32]>) -> Outcome<String> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.:/ ".contains(c);
         !part.is_empty() && part.chars().all(allowed)
     };
-    let is_name = parts.is_some_and(|(set, snap)| is_right(set) && is_right(snap) && !snap.contains('/'));
+    let is_name =
+        parts.is_some_and(|(set, snap)| is_right(set) && is_right(snap) && !snap.contains('/'));
     if is_name && name.len() < NAME.len() {
         return Ok(name.clone());
     }

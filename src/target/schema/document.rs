@@ -386,11 +386,14 @@ pub(crate) struct Shutdown {
 /// What is written.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("examples" = [{"formats": ["raw.gz"]}]))]
+#[schemars(extend("examples" = [{"formats": ["zfs.gz"]}]))]
 pub(crate) struct Output {
-    /// Formats. Default: `raw.gz`.
-    #[schemars(length(min = 1), extend("examples" = [["raw.gz"]]))]
+    /// Formats. Default: `zfs.gz`.
+    #[schemars(length(min = 1), extend("examples" = [["zfs.gz", "qcow2"]]))]
     pub(crate) formats: Option<Vec<Format>>,
+    /// Block size of the volume in bytes, a power of two. Default: 8192.
+    #[schemars(range(min = 512, max = 131072), extend("examples" = [8192]))]
+    pub(crate) volblocksize: Option<u32>,
     /// Gzip level. Default: 6.
     #[schemars(range(min = 1, max = 9), extend("examples" = [6]))]
     pub(crate) compression_level: Option<u32>,
@@ -408,6 +411,12 @@ pub(crate) enum Format {
     /// The raw disk, gzip.
     #[serde(rename = "raw.gz")]
     RawGz,
+    /// The send stream of a ZFS volume, gzip, with its manifest: a SmartOS image.
+    #[serde(rename = "zfs.gz")]
+    ZfsGz,
+    /// A compressed qcow2 disk.
+    #[serde(rename = "qcow2")]
+    Qcow2,
 }
 
 /// Fields of the IMGAPI manifest.
