@@ -8,6 +8,7 @@
 mod bench;
 mod boot;
 mod demo;
+mod fuzz;
 mod illumos;
 mod lab;
 mod licences;
@@ -34,6 +35,7 @@ Usage: cargo xtask VERB
                                check the code for illumos; check and clippy by default
   lab build [--zfs]            make the lab, a machine with a working /dev/kvm
   lab run [OPTIONS] -- CMD     run a command in it
+  fuzz NAME [SECONDS]          run a fuzz target of fuzz/targets, a minute by default
   bench overhead [--target T]  a build by imgforge and by packer, side by side
 ";
 
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
             ["test", rest @ ..] => suite::main(rest),
             ["illumos", rest @ ..] => illumos::main(rest),
             ["lab", rest @ ..] => lab::main(rest),
+            ["fuzz", rest @ ..] => fuzz::main(rest),
             ["bench", "overhead", rest @ ..] => bench::main(rest),
             [] | ["help" | "-h" | "--help"] => {
                 print!("{HELP}");
