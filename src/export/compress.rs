@@ -112,7 +112,8 @@ struct Member {
     data: Vec<u8>,
 }
 
-fn pump(
+/// As [`compress`], into anything. `to` is its name for messages.
+pub(super) fn pump(
     source: &mut dyn Source,
     sink: impl Write,
     to: &Path,
@@ -120,14 +121,8 @@ fn pump(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Outcome<Compressed> {
-    if !(1..=9).contains(&options.level) {
-        return Err(Failure::input(format!("compression level {} does not exist", options.level))
-            .hint("use a level from 1 (fast) to 9 (small)"));
-    }
-    let threads = match options.threads {
-        0 => thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        threads => threads,
-    };
+    check_level(options.level)?;
+    let threads = thread_count(options.threads);
     let total = source.total();
     let what = format!("compressing {}", source.name());
     let (jobs, queue) = sync_channel::<Job>(threads);
@@ -170,7 +165,24 @@ fn pump(
     })
 }
 
-fn interrupted(to: &Path) -> Failure {
+/// Refuses a level that deflate does not have.
+pub(super) fn check_level(level: u32) -> Outcome<()> {
+    if (1..=9).contains(&level) {
+        return Ok(());
+    }
+    Err(Failure::input(format!("compression level {level} does not exist"))
+        .hint("use a level from 1 (fast) to 9 (small)"))
+}
+
+/// The threads to compress with when `asked`; 0 means one per processor.
+pub(super) fn thread_count(asked: usize) -> usize {
+    match asked {
+        0 => thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        asked => asked,
+    }
+}
+
+pub(super) fn interrupted(to: &Path) -> Failure {
     Failure::interrupted(format!("interrupted while writing {}", to.display()))
 }
 
