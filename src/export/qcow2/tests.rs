@@ -33,7 +33,7 @@ fn run(dir: &Path, program: &str, arguments: &[&str]) -> String {
 }
 
 /// Reproducible bytes; of `values` different ones, so that they deflate more or less.
-fn noise(length: usize, seed: u64, values: u64) -> Vec<u8> {
+pub(super) fn noise(length: usize, seed: u64, values: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
