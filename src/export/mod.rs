@@ -6,6 +6,9 @@
 
 mod check;
 mod compress;
+mod format;
+mod forward;
+mod gunzip;
 mod gzip;
 mod manifest;
 mod partial;
@@ -17,6 +20,11 @@ mod source;
 
 pub use check::{FileFacts, check_manifest};
 pub use compress::{Compressed, Options, compress, compress_disk};
+pub use format::{
+    ImageFormat, Place, SinkOptions, StreamOptions, check_content, open_source, write_sink,
+};
+pub use forward::RawStream;
+pub use gunzip::GunzipDisk;
 pub use manifest::{ImageFile, Manifest, ManifestInput, Network, Requirements, User, validate};
 pub use qcow2::{Qcow2Disk, Qcow2Options, Qcow2Written, write_qcow2};
 pub use raw::{Placement, copy_raw};

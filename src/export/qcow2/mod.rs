@@ -19,7 +19,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(super) use header::MAGIC;
 pub use reader::Qcow2Disk;
+pub(super) use writer::write_into;
 pub use writer::{Qcow2Options, Qcow2Written, write_qcow2};
 
 /// Of an L1 or L2 entry: the cluster's reference count is exactly one.
