@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::context::Context;
 use super::ledger::Account;
 use crate::export::{
-    CompressedVolume, ImageFile, Manifest, ManifestInput, Options, StreamOptions, compress_disk,
-    compress_volume, image_version,
+    CompressedVolume, ImageFile, Manifest, ManifestInput, Options, Qcow2Options, StreamOptions,
+    compress_disk, compress_volume, image_version, write_qcow2_disk,
 };
 use crate::target::Format;
 use crate::ui::{Event, Outcome};
@@ -84,7 +84,17 @@ impl<'a> Image<'a> {
                 let done = compress_disk(&disk, &path, self.options, events, token).await?;
                 Ok(self.written(path, done.bytes, done.sha256))
             }
-            Format::Qcow2 => Err(crate::ui::Failure::input("qcow2")),
+            Format::Qcow2 => {
+                let options = Qcow2Options {
+                    compressed: true,
+                    level: self.options.level,
+                    threads: self.options.threads,
+                };
+                let bytes = write_qcow2_disk(&disk, &path, options, events, token).await?;
+                let note = format!("{} MB", bytes / 1_000_000);
+                self.say(&path, bytes, None);
+                Ok(Written { files: vec![path], note })
+            }
             Format::Raw => Ok(Written { files: Vec::new(), note: String::new() }),
         }
     }

@@ -6,6 +6,7 @@
 
 mod build;
 mod clean;
+mod convert;
 pub mod doctor;
 mod inspect;
 mod keys;
@@ -158,6 +159,13 @@ Examples:
   imgforge manifest check output-debian-13-x86_64/manifest.json
   imgforge manifest check manifest.json --file debian-13.raw.gz")]
     Manifest(manifest::ManifestArgs),
+    /// Convert a disk: raw, gzip, qcow2, and the send stream of a ZFS volume
+    #[command(after_help = "\
+Examples:
+  imgforge convert debian-13-20260101.x86_64.zfs.gz debian-13.qcow2
+  imgforge convert disk.raw disk.zfs.gz --name zones/web@final
+  zfs send zones/IMAGE@final | imgforge convert - disk.raw --from zfs")]
+    Convert(convert::ConvertArgs),
     /// Say what the ZFS send stream of a volume holds, and verify it
     #[command(after_help = "\
 The exit code is 1 when the stream is damaged, cut, or none that a receiver should be given.
@@ -217,6 +225,7 @@ fn run(cli: &Cli) -> Outcome<()> {
         }
         Verb::Clean(args) => clean::run(args, global),
         Verb::Manifest(args) => manifest::run(args),
+        Verb::Convert(args) => convert::run(args, global),
         Verb::Stream(args) => stream::run(args),
         Verb::Schema => schema::run(),
         Verb::Completions(args) => man::completions(args, Cli::command()),

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::gzip::Encoder;
 use super::partial::{Partial, cannot_write};
+use super::qcow2::{Qcow2Options, write_qcow2};
 use super::source::{CHUNK, Chunk, RawDisk, Source};
 use super::stream::{StreamOptions, VolumeStream};
 use crate::ui::{Event, Events, Failure, Outcome};
@@ -114,6 +115,29 @@ pub async fn compress_volume(
         .map_err(|error| Failure::build("the export ended unexpectedly").because(error))?
 }
 
+/// Writes the raw disk at `disk` as the qcow2 image `to`, off the async threads; returns its size in
+/// bytes.
+///
+/// # Errors
+/// As [`write_qcow2`].
+pub async fn write_qcow2_disk(
+    disk: &Path,
+    to: &Path,
+    options: Qcow2Options,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Outcome<u64> {
+    let (disk, to) = (disk.to_owned(), to.to_owned());
+    let (events, cancel) = (events.clone(), cancel.clone());
+    let work = move || {
+        let mut disk = RawDisk::open(&disk)?;
+        write_qcow2(&mut disk, &to, options, &events, &cancel).map(|done| done.bytes)
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Failure::build("the export ended unexpectedly").because(error))?
+}
+
 /// Compresses a source into the gzip file `to`. The file has that name only when it is whole
 /// and durable; whatever fails, nothing stays behind. Blocks.
 ///
@@ -152,7 +176,8 @@ struct Member {
     data: Vec<u8>,
 }
 
-fn pump(
+/// As [`compress`], into anything. `to` is its name for messages.
+pub(super) fn pump(
     source: &mut dyn Source,
     sink: impl Write,
     to: &Path,
@@ -160,14 +185,8 @@ fn pump(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Outcome<Compressed> {
-    if !(1..=9).contains(&options.level) {
-        return Err(Failure::input(format!("compression level {} does not exist", options.level))
-            .hint("use a level from 1 (fast) to 9 (small)"));
-    }
-    let threads = match options.threads {
-        0 => thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        threads => threads,
-    };
+    check_level(options.level)?;
+    let threads = thread_count(options.threads);
     let total = source.progress().map_or_else(|| source.total(), |(_, total)| total);
     let what = format!("compressing {}", source.name());
     let (jobs, queue) = sync_channel::<Job>(threads);
@@ -210,7 +229,24 @@ fn pump(
     })
 }
 
-fn interrupted(to: &Path) -> Failure {
+/// Refuses a level that deflate does not have.
+pub(super) fn check_level(level: u32) -> Outcome<()> {
+    if (1..=9).contains(&level) {
+        return Ok(());
+    }
+    Err(Failure::input(format!("compression level {level} does not exist"))
+        .hint("use a level from 1 (fast) to 9 (small)"))
+}
+
+/// The threads to compress with when `asked`; 0 means one per processor.
+pub(super) fn thread_count(asked: usize) -> usize {
+    match asked {
+        0 => thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        asked => asked,
+    }
+}
+
+pub(super) fn interrupted(to: &Path) -> Failure {
     Failure::interrupted(format!("interrupted while writing {}", to.display()))
 }
 

@@ -6,10 +6,14 @@
 
 mod check;
 mod compress;
+mod format;
+mod forward;
+mod gunzip;
 mod gzip;
 mod manifest;
 mod partial;
 mod partitions;
+mod qcow2;
 mod raw;
 mod requirements;
 mod rules;
@@ -19,10 +23,15 @@ mod stream;
 pub use check::{FileFacts, check_manifest};
 pub use compress::{
     Compressed, CompressedVolume, Options, compress, compress_disk, compress_volume,
+    write_qcow2_disk,
 };
+pub use format::{ImageFormat, Place, SinkOptions, check_content, open_source, write_sink};
+pub use forward::RawStream;
+pub use gunzip::GunzipDisk;
 pub use manifest::{
     ImageFile, Manifest, ManifestInput, Network, Requirements, User, image_version, validate,
 };
+pub use qcow2::{Qcow2Disk, Qcow2Options, Qcow2Written, write_qcow2};
 pub use raw::{Placement, copy_raw};
 pub use rules::{Finding, Severity};
 pub use source::{Chunk, RawDisk, Source};

@@ -13,6 +13,9 @@ use tempfile::NamedTempFile;
 
 use crate::ui::{Failure, Outcome};
 
+/// The name of standard input and output; a file of that name is `./-`.
+pub(super) const STANDARD: &str = "-";
+
 /// A file under a temporary name beside its final one. Dropped unpublished, it is removed.
 #[derive(Debug)]
 pub(super) struct Partial {
@@ -26,8 +29,13 @@ impl Partial {
         if fs::symlink_metadata(to).is_ok() {
             return Err(Failure::input(format!("{} exists already", to.display()))
                 .fact("file", to.display())
-                .hint("remove it, or build with `--force`"));
+                .hint("remove it, or replace it with `--force`"));
         }
+        Self::replace(to)
+    }
+
+    /// Starts the file that will be called `to`, and take the place of one that is called so.
+    pub(super) fn replace(to: &Path) -> Outcome<Self> {
         let dir = to.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = to.file_name().unwrap_or_default().to_string_lossy();
         let file = tempfile::Builder::new()
@@ -60,6 +68,9 @@ pub(super) fn sync_parent(path: &Path) -> Outcome<()> {
 
 /// The failure of a write, with the remedy that fits.
 pub(super) fn cannot_write(path: &Path, error: io::Error, written: u64) -> Failure {
+    if path == Path::new(STANDARD) {
+        return cannot_write_out(error, written);
+    }
     let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let summary = if full {
         format!("no space left to write {}", path.display())
@@ -75,4 +86,14 @@ pub(super) fn cannot_write(path: &Path, error: io::Error, written: u64) -> Failu
     } else {
         failure.hint("choose a directory that can be written to with `--output`")
     }
+}
+
+/// The failure of a write to standard output, which nothing can take back.
+fn cannot_write_out(error: io::Error, written: u64) -> Failure {
+    let summary = if error.kind() == io::ErrorKind::BrokenPipe {
+        "the program that reads the output ended before all was written"
+    } else {
+        "cannot write all of the output"
+    };
+    Failure::build(summary).because(error).fact("written", format!("{written} bytes"))
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
-use super::compress::Meter;
+use super::compress::{Meter, interrupted};
 use super::partial::{Partial, cannot_write, sync_parent};
 use super::source::{Chunk, RawDisk, Source};
 use crate::ui::{Events, Failure, Outcome};
@@ -45,32 +45,9 @@ pub fn copy_raw(
     if moves && rename(disk, to)? {
         return Ok(size);
     }
-    let mut meter = Meter::new(events, format!("copying {}", disk.display()), Some(size));
-    let mut at = 0;
-    let mut buffer = Vec::new();
-    while let Some(chunk) = source.next(std::mem::take(&mut buffer))? {
-        if cancel.is_cancelled() {
-            return Err(Failure::interrupted(format!(
-                "interrupted while writing {}",
-                to.display()
-            )));
-        }
-        match chunk {
-            Chunk::Zeros(count) => at += count,
-            Chunk::Data(data) => {
-                partial
-                    .file()
-                    .write_all_at(&data, at)
-                    .map_err(|error| cannot_write(to, error, at))?;
-                at += data.len() as u64;
-                buffer = data;
-            }
-        }
-        meter.at(at);
-    }
-    partial.file().set_len(at).map_err(|error| cannot_write(to, error, at))?;
-    partial.publish(at)?;
-    meter.end(at);
+    let meter = Meter::new(events, format!("copying {}", disk.display()), Some(size));
+    let written = write_sparse(&mut source, partial.file(), to, meter, cancel)?;
+    partial.publish(written)?;
     if moves {
         fs::remove_file(disk).map_err(|error| {
             Failure::build(format!("cannot remove the disk {} after copying it", disk.display()))
@@ -78,6 +55,39 @@ pub fn copy_raw(
                 .fact("file", disk.display())
         })?;
     }
+    Ok(written)
+}
+
+/// Writes a source into an empty file, without its zeros. Returns its size in bytes. `to` is the
+/// file's name for messages.
+pub(super) fn write_sparse(
+    source: &mut dyn Source,
+    file: &fs::File,
+    to: &Path,
+    mut meter: Meter<'_>,
+    cancel: &CancellationToken,
+) -> Outcome<u64> {
+    let mut at: u64 = 0;
+    let mut buffer = Vec::new();
+    while let Some(chunk) = source.next(std::mem::take(&mut buffer))? {
+        if cancel.is_cancelled() {
+            return Err(interrupted(to));
+        }
+        match chunk {
+            Chunk::Zeros(count) => at = at.saturating_add(count),
+            Chunk::Data(data) => {
+                file.write_all_at(&data, at).map_err(|error| cannot_write(to, error, at))?;
+                at += data.len() as u64;
+                buffer = data;
+            }
+        }
+        meter.at(at);
+    }
+    if cancel.is_cancelled() {
+        return Err(interrupted(to));
+    }
+    file.set_len(at).map_err(|error| cannot_write(to, error, at))?;
+    meter.end(at);
     Ok(at)
 }
 
