@@ -169,6 +169,16 @@ impl Done {
         self
     }
 
+    /// The value of a failure's fact, its first line.
+    #[track_caller]
+    pub fn fact(&self, label: &str) -> String {
+        let found = self.stderr.lines().find_map(|line| {
+            let rest = line.strip_prefix("  ")?.strip_prefix(label)?;
+            rest.starts_with(' ').then(|| rest.trim_start().to_owned())
+        });
+        found.unwrap_or_else(|| panic!("no fact `{label}` in\n{}", self.stderr))
+    }
+
     #[track_caller]
     pub fn says(&self, text: &str) -> &Self {
         assert!(
