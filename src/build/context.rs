@@ -4,7 +4,7 @@
 
 //! What every stage of one build shares.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -35,8 +35,6 @@ pub(crate) struct Context {
     pub(crate) identity: Identity,
     /// Scratch directory that becomes the output.
     pub(crate) scratch: PathBuf,
-    /// Where logs and screenshots go when the build fails.
-    pub(crate) evidence: PathBuf,
     /// Private directory for sockets and keys; short path, mode 0700.
     pub(crate) run_dir: PathBuf,
     /// Screenshots taken so far.
@@ -142,20 +140,12 @@ impl Context {
     pub(crate) async fn with_evidence(&self, problem: Failure, screen: &Screen) -> Failure {
         let shot = self.screenshot(screen, "failure").await;
         let problem = match shot {
-            Some(path) => problem.fact("screen", self.as_kept(&path).display()),
+            Some(path) => problem.fact("screen", path.display()),
             None => problem,
         };
         match serial::tail(&self.serial_log(), SERIAL_LINES) {
             tail if tail.is_empty() => problem,
             tail => problem.fact("serial", tail),
-        }
-    }
-
-    /// Where a file of the scratch directory will be once the failure has been reported.
-    fn as_kept(&self, path: &Path) -> PathBuf {
-        match path.strip_prefix(&self.scratch) {
-            Ok(relative) => self.evidence.join(relative),
-            Err(_) => path.to_owned(),
         }
     }
 }

@@ -77,7 +77,7 @@ impl Output {
     }
 
     /// Where the logs and screenshots of a failed build are kept.
-    pub(crate) fn evidence(&self) -> PathBuf {
+    fn evidence(&self) -> PathBuf {
         self.with_suffix(".failed")
     }
 
@@ -105,21 +105,36 @@ impl Output {
         remove_tree(&self.evidence())
     }
 
-    /// Moves logs and screenshots of scratch to the evidence directory; returns it when there
-    /// was anything to keep. Disks are not evidence.
-    pub(crate) fn keep_evidence(&self) -> Outcome<Option<PathBuf>> {
-        let (scratch, evidence) = (&self.scratch, self.evidence());
-        if !scratch.is_dir() {
-            return Ok(None);
+    /// Moves logs and screenshots of scratch to the evidence directory, and tells so in the
+    /// failure. Disks are not evidence.
+    pub(crate) fn keep_evidence(&self, problem: Failure) -> Failure {
+        if !self.scratch.is_dir() {
+            return problem;
         }
+        match self.move_evidence() {
+            Ok(moved) => {
+                let here =
+                    moved.iter().fold(problem, |problem, (from, to)| problem.moved(from, to));
+                here.fact("kept", self.evidence().display())
+            }
+            Err(second) => problem.fact("evidence", second.summary()),
+        }
+    }
+
+    /// From where to where everything was moved.
+    fn move_evidence(&self) -> Outcome<Vec<(PathBuf, PathBuf)>> {
+        let evidence = self.evidence();
         remove_tree(&evidence)?;
         fs::create_dir(&evidence).map_err(|error| failure("cannot create", &evidence, error))?;
+        let mut moved = Vec::new();
         for name in ["build.log", "events.jsonl", "serial.log", SCREENSHOTS] {
-            if scratch.join(name).exists() {
-                rename(&scratch.join(name), &evidence.join(name))?;
+            let (from, to) = (self.scratch.join(name), evidence.join(name));
+            if from.exists() {
+                rename(&from, &to)?;
+                moved.push((from, to));
             }
         }
-        Ok(Some(evidence))
+        Ok(moved)
     }
 }
 
@@ -195,15 +210,33 @@ mod tests {
         let scratch = output.scratch().to_owned();
         fs::write(scratch.join("disk.raw"), "x").unwrap();
         fs::write(scratch.join("serial.log"), "x").unwrap();
-        let kept = output.keep_evidence().unwrap().unwrap();
+        let problem = Failure::build("it broke").fact("log", scratch.join("serial.log").display());
+        let problem = output.keep_evidence(problem);
+        let kept = output.evidence();
+        assert_eq!(problem.facts()[0].1, kept.join("serial.log").display().to_string());
+        assert_eq!(problem.facts()[1], ("kept".into(), kept.display().to_string()));
         assert!(kept.join("serial.log").exists() && !kept.join("disk.raw").exists());
         journal.undo(&Events::silent());
         assert!(!scratch.exists() && !output.finished().exists());
     }
 
     #[test]
-    fn a_missing_parent_is_named() {
-        let problem = Output::plan(Path::new("/nonexistent-imgforge/out"), false).unwrap_err();
-        assert!(problem.to_string().contains("mkdir -p /nonexistent-imgforge"), "{problem}");
+    fn missing_directories_above_are_made_when_the_build_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut output = Output::plan(&dir.path().join("a/b/out"), false).unwrap();
+        assert!(!dir.path().join("a").exists(), "a plan made something");
+        let journal = journal(dir.path());
+        let _entry = output.open_scratch(&journal).unwrap();
+        assert!(output.scratch().starts_with(dir.path().join("a/b")));
+        journal.undo(&Events::silent());
+    }
+
+    #[test]
+    fn a_place_without_room_for_directories_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let problem = Output::plan(&file.join("out"), false).unwrap_err();
+        assert!(problem.to_string().contains("no way to write beside"), "{problem}");
     }
 }

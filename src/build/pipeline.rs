@@ -137,7 +137,6 @@ fn context(
         ledger: Ledger::new(),
         identity: Identity::generate()?,
         scratch: output.scratch().to_owned(),
-        evidence: output.evidence(),
         run_dir: journal.run_dir().to_owned(),
         shots: AtomicUsize::new(0),
         may_keep: request.on_error != OnError::Cleanup,
@@ -174,16 +173,12 @@ fn succeed(
 /// Undoes everything; what explains the failure stays.
 fn fail(context: &Context, problem: Failure, output: &Output) -> Failure {
     let problem = problem.within(&context.target.name);
+    let keeps_machine = context.kept.load(Ordering::Relaxed);
+    let problem = if keeps_machine { problem } else { output.keep_evidence(problem) };
     context.events.emit(Event::BuildFailed { error: problem.to_string() });
-    if context.kept.load(Ordering::Relaxed) {
-        return problem;
+    if !keeps_machine {
+        context.journal.undo(&context.events);
     }
-    let problem = match output.keep_evidence() {
-        Ok(Some(evidence)) => problem.fact("kept", evidence.display()),
-        Ok(None) => problem,
-        Err(second) => problem.fact("evidence", second.summary()),
-    };
-    context.journal.undo(&context.events);
     problem
 }
 

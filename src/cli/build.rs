@@ -85,6 +85,9 @@ async fn run_all(args: &BuildArgs, global: &Global) -> Outcome<()> {
     let targets = load(args)?;
     let cache = media::cache_dir(args.cache_dir.as_deref(), |name| std::env::var_os(name))?;
     let choice = host::choose(args.hypervisor)?;
+    for target in &targets {
+        choice.driver.check(target.resolved.machine.firmware)?;
+    }
     let dirs = StateDirs::from_env()?;
     let printer = global.printer();
     let say = printer.clone();

@@ -342,9 +342,12 @@ async fn hash_file(
 /// A file of the cache or a local medium that cannot be read, written or locked.
 pub(super) fn unusable(path: &Path, verb: &str, error: std::io::Error) -> Failure {
     let kind = error.kind();
-    let failure = Failure::build(format!("cannot {verb} the medium's file"))
-        .because(error)
-        .fact("path", path.display());
+    let summary = format!("cannot {verb} the medium's file");
+    let failure = match (kind, verb) {
+        (ErrorKind::NotFound, "read") => Failure::input(summary),
+        _ => Failure::build(summary),
+    };
+    let failure = failure.because(error).fact("path", path.display());
     match (kind, verb) {
         (ErrorKind::NotFound, "read") => failure.hint("check the path in the target's media urls"),
         (ErrorKind::PermissionDenied, "read") => failure.hint("check who may read the file"),

@@ -42,7 +42,7 @@ impl QemuDriver {
     /// A driver with the QEMU that `search` finds.
     ///
     /// # Errors
-    /// There is no usable QEMU. Missing firmware is reported when a UEFI machine starts.
+    /// There is no usable QEMU. Missing firmware is reported by [`Driver::check`].
     pub fn new(search: Search, accel: Accel) -> Outcome<Self> {
         let program = search.program()?;
         Ok(Self { program, search, accel })
@@ -159,6 +159,13 @@ impl Driver for QemuDriver {
 
     fn host_address(&self) -> IpAddr {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
+    }
+
+    fn check(&self, firmware: Firmware) -> Outcome<()> {
+        match firmware {
+            Firmware::Uefi => self.search.uefi().map(drop),
+            Firmware::Bios => Ok(()),
+        }
     }
 
     async fn start(&self, spec: MachineSpec) -> Outcome<Box<dyn Machine>> {

@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::Path;
 
 /// The result of anything that can fail for a reason a person should read.
 pub type Outcome<T> = Result<T, Failure>;
@@ -87,6 +88,16 @@ impl Failure {
     #[must_use]
     pub fn within(mut self, place: impl fmt::Display) -> Self {
         self.summary = format!("{place}: {}", self.summary);
+        self
+    }
+
+    /// Corrects the facts after a file or directory was moved.
+    #[must_use]
+    pub fn moved(mut self, from: &Path, to: &Path) -> Self {
+        let (from, to) = (from.display().to_string(), to.display().to_string());
+        for (_, value) in &mut self.facts {
+            *value = value.replace(&from, &to);
+        }
         self
     }
 
@@ -179,5 +190,7 @@ mod tests {
              hint: run `imgforge doctor`"
         );
         assert_eq!(failure.kind().exit_code(), 1);
+        let moved = failure.moved(Path::new("/var"), Path::new("/srv"));
+        assert!(moved.to_string().contains("file     /srv/disk.raw"));
     }
 }

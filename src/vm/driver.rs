@@ -125,6 +125,10 @@ pub trait Driver: Send + Sync {
     /// The host address that services for the guest must bind to.
     fn host_address(&self) -> std::net::IpAddr;
 
+    /// Looks for what a machine with this firmware needs from the host, so that a lack is said
+    /// before anything has started; it is a failure with the remedy.
+    fn check(&self, firmware: Firmware) -> Outcome<()>;
+
     /// Starts the machine. Returns once its first instruction may run and its control channel
     /// answers; fails with the monitor's own error text when it dies before.
     async fn start(&self, spec: MachineSpec) -> Outcome<Box<dyn Machine>>;

@@ -6,6 +6,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -56,6 +57,57 @@ impl World {
     pub fn spawn(&self, args: &[&str]) -> Child {
         let mut command = self.imgforge();
         command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Runs it at a terminal, which `script` makes; each question ends with `? ` and gets the next
+    /// of `answers`. Standard output has what the terminal showed.
+    pub fn at_a_terminal(&self, args: &[&str], answers: &[&str]) -> Done {
+        let program = self.imgforge();
+        let quoted = args.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''")));
+        let line: Vec<String> = [program.get_program().to_string_lossy().into_owned()]
+            .into_iter()
+            .chain(quoted)
+            .collect();
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]);
+        command.current_dir(self.work()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let mut child = command.spawn().unwrap();
+        let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut answers = answers.iter();
+        let (mut shown, mut chunk) = (Vec::new(), [0; 4096]);
+        loop {
+            let count = output.read(&mut chunk).unwrap();
+            if count == 0 {
+                break;
+            }
+            shown.extend_from_slice(&chunk[..count]);
+            if shown.ends_with(b"? ") {
+                let answer = answers.next().copied().unwrap_or("a");
+                input.write_all(format!("{answer}\n").as_bytes()).unwrap();
+            }
+        }
+        let stdout = String::from_utf8_lossy(&shown).replace("\r\n", "\n");
+        Done { code: child.wait().unwrap().code(), stdout, stderr: String::new() }
+    }
+
+    /// Waits for a process of this world whose command line has `name` in it; returns its id.
+    #[track_caller]
+    pub fn wait_for_process(&self, name: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let found = self.processes().into_iter().find(|line| line.contains(name));
+            if let Some(line) = found {
+                return line.split(' ').next().unwrap().to_owned();
+            }
+            assert!(Instant::now() < deadline, "no {name} was started");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Processes whose command line names this world: what a build has left behind.
@@ -117,6 +169,16 @@ impl Done {
         self
     }
 
+    /// The value of a failure's fact, its first line.
+    #[track_caller]
+    pub fn fact(&self, label: &str) -> String {
+        let found = self.stderr.lines().find_map(|line| {
+            let rest = line.strip_prefix("  ")?.strip_prefix(label)?;
+            rest.starts_with(' ').then(|| rest.trim_start().to_owned())
+        });
+        found.unwrap_or_else(|| panic!("no fact `{label}` in\n{}", self.stderr))
+    }
+
     #[track_caller]
     pub fn says(&self, text: &str) -> &Self {
         assert!(
@@ -127,6 +189,28 @@ impl Done {
         );
         self
     }
+}
+
+/// An ISO with a boot catalogue for UEFI whose boot image is empty: it passes for a medium, and
+/// firmware finds nothing to start.
+pub fn hollow_medium() -> Vec<u8> {
+    let mut image = vec![0_u8; 400 * 2048];
+    let sectors = (image.len() / 2048) as u32;
+    let mut put = |offset: usize, bytes: &[u8]| {
+        image[offset..offset + bytes.len()].copy_from_slice(bytes);
+    };
+    put(16 * 2048, b"\x01CD001\x01");
+    put(16 * 2048 + 80, &sectors.to_le_bytes());
+    put(17 * 2048, b"\x00CD001\x01EL TORITO SPECIFICATION");
+    put(17 * 2048 + 71, &20_u32.to_le_bytes());
+    put(18 * 2048, b"\xffCD001\x01");
+    // The validation entry for EFI with its checksum, and an entry without emulation.
+    let sum = 0_u16.wrapping_sub(u16::from_le_bytes([1, 0xef]).wrapping_add(0xaa55));
+    put(20 * 2048, &[1, 0xef]);
+    put(20 * 2048 + 28, &sum.to_le_bytes());
+    put(20 * 2048 + 30, &[0x55, 0xaa]);
+    put(20 * 2048 + 32, &[0x88, 0, 0, 0, 0, 0, 4, 0, 30, 0, 0, 0]);
+    image
 }
 
 /// Names in a directory, sorted; none when it is absent.
