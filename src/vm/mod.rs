@@ -4,8 +4,11 @@
 
 //! The virtual machine as a build sees it, whoever emulates the devices.
 
+pub mod bus;
+pub mod dev;
 mod driver;
 pub mod hv;
+pub mod memory;
 
 pub use driver::{
     Driver, Exit, Firmware, Forward, Machine, MachineEvent, MachineSpec, MachineStats, VncEndpoint,
