@@ -22,7 +22,8 @@ pub struct KernelDevices {
 }
 
 /// A virtual machine in the kernel: its memory, interrupt controllers and vCPUs. Dropping the last
-/// reference destroys it.
+/// reference destroys it. A guest's reset ends one and makes the next: that leaves nothing behind
+/// on any kernel.
 pub trait Vm: Send + Sync {
     /// RAM, mapped for the guest as [`super::memory::layout`] says.
     fn memory(&self) -> Memory;
@@ -66,13 +67,6 @@ pub trait Vm: Send + Sync {
     /// Writes a byte of CMOS that firmware reads, where the kernel has the RTC.
     fn write_cmos(&self, index: u8, value: u8);
 
-    /// Makes interrupt controllers and timers as at power-on. RAM stays as it is. The vCPUs must
-    /// have left [`Vcpu::run`]; each is reset by its own [`Vcpu::reset`].
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    fn reset(&self) -> Outcome<()>;
-
     /// Makes the vCPU return from [`Vcpu::run`] soon with [`VcpuExit::Again`], or not enter it the
     /// next time. From any thread.
     fn kick(&self, number: u32);
@@ -88,12 +82,6 @@ pub trait Vcpu: Send {
 
     /// Answers the last exit, a read: `data` has as many bytes as it asked for.
     fn answer(&mut self, data: &[u8]);
-
-    /// Back to the power-on state.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    fn reset(&mut self) -> Outcome<()>;
 
     /// The registers in a few lines, for the report of a guest that crashed.
     fn registers(&self) -> String;
