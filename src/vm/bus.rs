@@ -61,19 +61,19 @@ impl Bus {
         places.retain(|place| place.range.start != start);
     }
 
-    /// Reads from whatever device is there.
-    pub fn read(&self, address: u64, data: &mut [u8]) {
+    /// Reads from whatever device is there; false when none is.
+    pub fn read(&self, address: u64, data: &mut [u8]) -> bool {
         data.fill(0xff);
-        if let Some((device, offset)) = self.find(address, data.len()) {
-            device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data);
-        }
+        let Some((device, offset)) = self.find(address, data.len()) else { return false };
+        device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data);
+        true
     }
 
-    /// Writes to whatever device is there.
-    pub fn write(&self, address: u64, data: &[u8]) {
-        if let Some((device, offset)) = self.find(address, data.len()) {
-            device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
-        }
+    /// Writes to whatever device is there; false when none is.
+    pub fn write(&self, address: u64, data: &[u8]) -> bool {
+        let Some((device, offset)) = self.find(address, data.len()) else { return false };
+        device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+        true
     }
 
     fn find(&self, address: u64, length: usize) -> Option<(SharedDevice, u64)> {
