@@ -9,6 +9,7 @@ pub mod dev;
 mod driver;
 pub mod hv;
 pub mod memory;
+pub mod monitor;
 pub mod vcpu;
 
 pub use driver::{

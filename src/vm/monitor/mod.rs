@@ -1,0 +1,9 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! The monitor: the process that is one virtual machine.
+
+mod control;
+
+pub use control::{ControlSocket, Controls, Moved};
