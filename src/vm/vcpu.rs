@@ -26,9 +26,9 @@ const AGAIN: Duration = Duration::from_millis(5);
 #[derive(Default)]
 pub struct Buses {
     /// I/O ports.
-    pub ports: Bus,
+    pub ports: Arc<Bus>,
     /// Guest-physical addresses without memory.
-    pub mmio: Bus,
+    pub mmio: Arc<Bus>,
 }
 
 /// Why the guest's run ended.

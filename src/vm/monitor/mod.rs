@@ -4,6 +4,8 @@
 
 //! The monitor: the process that is one virtual machine.
 
+mod config;
 mod control;
 
+pub use config::{Hypervisor, MonitorConfig};
 pub use control::{ControlSocket, Controls, Moved};
