@@ -5,6 +5,11 @@
 //! Device models: register in, register out, an interrupt line. No I/O of their own but through
 //! the back ends that they are given.
 
+pub mod framebuffer;
+mod lanes;
+pub mod pci;
+pub mod virtio;
+
 use std::sync::Arc;
 
 /// An interrupt line of the PIC and IOAPIC.
