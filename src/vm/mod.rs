@@ -5,6 +5,7 @@
 //! The virtual machine as a build sees it, whoever emulates the devices.
 
 pub mod bus;
+pub mod cable;
 pub mod dev;
 mod driver;
 pub mod hv;
