@@ -124,7 +124,7 @@ impl ControlSocket {
     }
 }
 
-fn serve(mut client: &UnixStream, controls: &dyn Controls) -> io::Result<()> {
+fn serve(client: &UnixStream, controls: &dyn Controls) -> io::Result<()> {
     let version = json!({ "imgforge": env!("CARGO_PKG_VERSION") });
     send(client, &json!({ "QMP": { "version": version, "capabilities": [] } }))?;
     let mut reader = BufReader::new(client.try_clone()?);
