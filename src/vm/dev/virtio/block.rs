@@ -159,10 +159,8 @@ impl Block {
             counter.fetch_add(by, Ordering::Relaxed);
         };
         let request = Request::parse(&mut chain.readable)?;
-        let is_change = matches!(
-            request,
-            Request::Write { .. } | Request::Discard | Request::WriteZeroes
-        );
+        let is_change =
+            matches!(request, Request::Write { .. } | Request::Discard | Request::WriteZeroes);
         if is_change && self.disk.is_read_only() {
             return Err(Refusal::Error);
         }

@@ -122,7 +122,10 @@ impl ScsiCd {
                 let answer = pages::inquiry(evpd & 1 != 0, page, lun == 0)?;
                 return data.give(&answer, be(&[high, low]));
             }
-            0xa0 => return data.give(&[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], be(&cdb[6..10])),
+            0xa0 => {
+                return data
+                    .give(&[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], be(&cdb[6..10]));
+            }
             0x03 if lun != 0 => return data.give(&Sense::BAD_LUN.bytes(), cdb[4].into()),
             _ if lun != 0 => return Err(Sense::BAD_LUN),
             0x03 => return data.give(&Sense::NONE.bytes(), cdb[4].into()),
