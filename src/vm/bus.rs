@@ -81,7 +81,8 @@ impl Bus {
         let at = places.partition_point(|place| place.range.end <= address);
         let place = places.get(at).filter(|place| place.range.start <= address)?;
         let end = address.checked_add(length as u64)?;
-        (end <= place.range.end).then(|| (Arc::clone(&place.device), address - place.range.start))
+        (end <= place.range.end)
+            .then(|| (Arc::clone(&place.device), address - place.range.start))
     }
 }
 

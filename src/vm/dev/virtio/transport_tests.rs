@@ -40,7 +40,7 @@ impl VirtioDevice for Stopping {
     }
 
     fn serve(&self, _queue: usize, ring: &mut Ring) {
-        while let Some(mut chain) = ring.next() {
+        while let Some(mut chain) = ring.take() {
             self.began.lock().unwrap().send(()).unwrap();
             let end = Instant::now() + DEADLINE;
             while !ring.is_cancelled() {
@@ -211,7 +211,7 @@ fn a_reset_waits_for_what_is_in_flight() {
     let mut driver = Driver::new(Arc::new(device));
     assert_eq!(driver.get::<4>(0x2001), [2, 3, 0, 0]);
     driver.start(VERSION_1);
-    let _ = was_reset.recv_timeout(DEADLINE).unwrap();
+    was_reset.recv_timeout(DEADLINE).unwrap();
     let first = driver.offer(0, &[Part::In(4)], false);
     let second = driver.offer(0, &[Part::In(4)], false);
     driver.notify(0);
