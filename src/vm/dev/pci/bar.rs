@@ -37,14 +37,7 @@ impl Bar {
     /// Registers in memory space. `size` is rounded up to a power of two from 16 bytes to 1 GiB.
     pub fn registers(size: u32, device: SharedDevice) -> Self {
         let size = size.clamp(16, 1 << 30).next_power_of_two();
-        Self {
-            size,
-            is_port: false,
-            is_prefetchable: false,
-            device,
-            place: None,
-            mapped: None,
-        }
+        Self { size, is_port: false, is_prefetchable: false, device, place: None, mapped: None }
     }
 
     /// Registers in port space. `size` is rounded up to a power of two from 4 to 256 ports.
@@ -95,7 +88,9 @@ impl Bar {
         if let Some(place) = &self.place {
             place(None);
         }
-        self.bus(spaces).remove(address);
+        if let Some(bus) = self.bus(spaces) {
+            bus.remove(address);
+        }
         true
     }
 
@@ -104,7 +99,8 @@ impl Bar {
     /// # Errors
     /// When another one is there; it can be tried again when that has moved.
     pub(super) fn map(&mut self, address: u64, spaces: &Spaces) -> Outcome<()> {
-        self.bus(spaces).insert(self.range(address), Arc::clone(&self.device))?;
+        let Some(bus) = self.bus(spaces) else { return Ok(()) };
+        bus.insert(self.range(address), Arc::clone(&self.device))?;
         if let Some(place) = &self.place {
             place(Some(address));
         }
@@ -112,8 +108,9 @@ impl Bar {
         Ok(())
     }
 
-    fn bus<'a>(&self, spaces: &'a Spaces) -> &'a Bus {
-        if self.is_port { &spaces.ports } else { &spaces.mmio }
+    /// `None` when the machine is being taken apart.
+    fn bus(&self, spaces: &Spaces) -> Option<Arc<Bus>> {
+        if self.is_port { spaces.ports.upgrade() } else { spaces.mmio.upgrade() }
     }
 
     fn range(&self, address: u64) -> Range<u64> {

@@ -19,6 +19,8 @@ pub(in crate::vm::dev) const DEADLINE: Duration = Duration::from_secs(20);
 pub(in crate::vm::dev) const WINDOW: u64 = 0xc000_0000;
 
 pub(in crate::vm::dev) struct Board {
+    pub(in crate::vm::dev) ports: Arc<Bus>,
+    pub(in crate::vm::dev) mmio: Arc<Bus>,
     pub(in crate::vm::dev) spaces: Arc<Spaces>,
     pub(in crate::vm::dev) pci: Arc<Mutex<Pci>>,
     pub(in crate::vm::dev) resets: Arc<Mutex<Stored>>,
@@ -53,12 +55,8 @@ impl BusDevice for Stored {
 
 impl Board {
     pub(in crate::vm::dev) fn new() -> Self {
-        let spaces = Arc::new(Spaces {
-            ports: Arc::default(),
-            mmio: Arc::default(),
-            memory_window: WINDOW..0xfc00_0000,
-            port_window: 0x2000..0x1_0000,
-        });
+        let (ports, mmio) = (Arc::default(), Arc::default());
+        let spaces = Spaces::new(&ports, &mmio, WINDOW..0xfc00_0000, 0x2000..0x1_0000);
         let (sender, messages) = channel();
         let resets = Arc::new(Mutex::new(Stored::default()));
         let pci = Arc::new(Mutex::new(Pci::new(Arc::clone(&resets) as Arc<Mutex<dyn BusDevice>>)));
@@ -68,9 +66,9 @@ impl Board {
             pci.insert(1, 0, bridges::isa(&spaces)).unwrap();
             pci.insert(1, 3, bridges::power_management(&spaces)).unwrap();
         }
-        spaces.ports.insert(0xcf8..0xd00, Arc::clone(&pci) as _).unwrap();
+        ports.insert(0xcf8..0xd00, Arc::clone(&pci) as _).unwrap();
         let sink = Arc::new(Sink(Mutex::new(sender)));
-        Self { spaces, pci, resets, messages, sink, next: WINDOW }
+        Self { ports, mmio, spaces, pci, resets, messages, sink, next: WINDOW }
     }
 
     pub(in crate::vm::dev) fn plug(&self, slot: u8, function: Function) {
@@ -84,13 +82,17 @@ impl Board {
     fn select(&self, place: (u8, u8), register: u8) {
         let place = u32::from(place.0) << 11 | u32::from(place.1) << 8;
         let address = 0x8000_0000 | place | u32::from(register & 0xfc);
-        self.spaces.ports.write(0xcf8, &address.to_le_bytes());
+        self.ports.write(0xcf8, &address.to_le_bytes());
     }
 
-    pub(in crate::vm::dev) fn config<const N: usize>(&self, place: (u8, u8), register: u8) -> [u8; N] {
+    pub(in crate::vm::dev) fn config<const N: usize>(
+        &self,
+        place: (u8, u8),
+        register: u8,
+    ) -> [u8; N] {
         self.select(place, register);
         let mut data = [0; N];
-        self.spaces.ports.read(0xcfc + u64::from(register & 3), &mut data);
+        self.ports.read(0xcfc + u64::from(register & 3), &mut data);
         data
     }
 
@@ -101,7 +103,7 @@ impl Board {
         data: [u8; N],
     ) {
         self.select(place, register);
-        self.spaces.ports.write(0xcfc + u64::from(register & 3), &data);
+        self.ports.write(0xcfc + u64::from(register & 3), &data);
     }
 
     pub(in crate::vm::dev) fn config32(&self, place: (u8, u8), register: u8) -> u32 {
@@ -129,13 +131,9 @@ impl Board {
         bars
     }
 
-    pub(in crate::vm::dev) fn mmio(&self) -> &Bus {
-        &self.spaces.mmio
-    }
-
     pub(in crate::vm::dev) fn read<const N: usize>(&self, address: u64) -> [u8; N] {
         let mut data = [0; N];
-        self.mmio().read(address, &mut data);
+        self.mmio.read(address, &mut data);
         data
     }
 

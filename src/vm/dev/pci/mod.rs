@@ -14,7 +14,7 @@ pub(super) mod mock;
 mod msix;
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 pub use bar::{Bar, Place};
 pub use config::Pci;
@@ -25,13 +25,23 @@ use crate::vm::bus::Bus;
 
 /// Where BARs come to lie, and where they may.
 pub struct Spaces {
-    /// The ports.
-    pub ports: Arc<Bus>,
-    /// The MMIO space.
-    pub mmio: Arc<Bus>,
-    /// Guest-physical addresses that BARs may take. What lies outside is never mapped: a BAR that
-    /// is being sized would land on the ROM and the local APICs.
-    pub memory_window: Range<u64>,
-    /// Ports that BARs may take.
-    pub port_window: Range<u64>,
+    // The buses own the functions, not the other way round.
+    ports: Weak<Bus>,
+    mmio: Weak<Bus>,
+    memory_window: Range<u64>,
+    port_window: Range<u64>,
+}
+
+impl Spaces {
+    /// The buses, and the addresses and ports on them that BARs may take. What lies outside is
+    /// never mapped: a BAR that is being sized would land on the ROM and the local APICs.
+    pub fn new(
+        ports: &Arc<Bus>,
+        mmio: &Arc<Bus>,
+        memory_window: Range<u64>,
+        port_window: Range<u64>,
+    ) -> Arc<Self> {
+        let (ports, mmio) = (Arc::downgrade(ports), Arc::downgrade(mmio));
+        Arc::new(Self { ports, mmio, memory_window, port_window })
+    }
 }

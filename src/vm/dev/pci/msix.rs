@@ -130,7 +130,8 @@ impl BusDevice for MsixPage {
     fn write(&mut self, offset: u64, data: &[u8]) {
         let mut state = self.0.state();
         for (offset, byte) in (offset..).zip(data) {
-            let Some(to) = usize::try_from(offset).ok().and_then(|at| state.table.get_mut(at)) else {
+            let Some(to) = usize::try_from(offset).ok().and_then(|at| state.table.get_mut(at))
+            else {
                 break;
             };
             // Of the vector control word only the mask bit is kept.

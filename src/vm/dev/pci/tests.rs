@@ -47,7 +47,7 @@ fn port(ports: &Bus, port: u64, size: usize) -> Vec<u8> {
 #[test]
 fn mechanism_1_is_told_from_its_neighbours_by_width() {
     let board = Board::new();
-    let ports = &board.spaces.ports;
+    let ports = &board.ports;
     // Linux's check of mechanism #1.
     ports.write(0xcfb, &[1]);
     ports.write(0xcf8, &0x8000_0000u32.to_le_bytes());
@@ -127,7 +127,7 @@ fn bars_are_sized_placed_and_moved() {
     board.set_config(place, 0x18, [0x40]);
     board.set_config(place, 0x19, [0x20]);
     board.set_config(place, 0x1a, [0, 0]);
-    assert_eq!(port(&board.spaces.ports, 0x205f, 1), b"p");
+    assert_eq!(port(&board.ports, 0x205f, 1), b"p");
     // Sizing while decoding is on does not land on the local APICs.
     board.set_config(place, 0x10, [0xff; 4]);
     assert_eq!(board.read(a), [0xff]);
@@ -140,9 +140,9 @@ fn bars_are_sized_placed_and_moved() {
     // Memory decoding off; ports stay.
     board.set_config(place, 4, [5, 0]);
     assert_eq!((board.read(a), board.read(b)), ([0xff], [0xff]));
-    assert_eq!(port(&board.spaces.ports, 0x2040, 1), b"p");
+    assert_eq!(port(&board.ports, 0x2040, 1), b"p");
     board.pci().reset();
-    assert_eq!(port(&board.spaces.ports, 0x2040, 1), [0xff]);
+    assert_eq!(port(&board.ports, 0x2040, 1), [0xff]);
     assert_eq!(board.config32(place, 0x18), 1);
 }
 
@@ -211,12 +211,12 @@ fn msix_holds_masked_messages_back() {
     // Disabled: lost.
     msix.trigger(1);
     let entry = page + 16;
-    board.mmio().write(entry, &0xfee0_1000u64.to_le_bytes());
-    board.mmio().write(entry + 8, &0x4021u32.to_le_bytes());
+    board.mmio.write(entry, &0xfee0_1000u64.to_le_bytes());
+    board.mmio.write(entry + 8, &0x4021u32.to_le_bytes());
     board.set_config(place, 0x46, [0, 0xc0]);
     msix.trigger(1);
     assert_eq!(board.read::<4>(page + 0x800), [2, 0, 0, 0]);
-    board.mmio().write(entry + 12, &[0; 4]);
+    board.mmio.write(entry + 12, &[0; 4]);
     assert!(board.messages.try_recv().is_err(), "the function is masked");
     board.set_config(place, 0x46, [0, 0x80]);
     assert_eq!(board.message(), (0xfee0_1000, 0x4021));
@@ -224,18 +224,18 @@ fn msix_holds_masked_messages_back() {
     msix.trigger(1);
     assert_eq!(board.message(), (0xfee0_1000, 0x4021));
     // Masked by its own bit, then unmasked.
-    board.mmio().write(entry + 12, &[0xff; 4]);
+    board.mmio.write(entry + 12, &[0xff; 4]);
     assert_eq!(board.read::<4>(entry + 12), [1, 0, 0, 0]);
     msix.trigger(1);
     msix.trigger(1);
     assert!(board.messages.try_recv().is_err());
-    board.mmio().write(entry + 8, &0x22u64.to_le_bytes());
+    board.mmio.write(entry + 8, &0x22u64.to_le_bytes());
     assert_eq!(board.message(), (0xfee0_1000, 0x22));
     assert!(board.messages.try_recv().is_err(), "one message for one pending bit");
     // A vector that does not exist; an address that is no local APIC.
     msix.trigger(3);
     msix.trigger(u16::MAX);
-    board.mmio().write(entry, &0x1000u64.to_le_bytes());
+    board.mmio.write(entry, &0x1000u64.to_le_bytes());
     msix.trigger(1);
     assert!(board.messages.try_recv().is_err());
     board.pci().reset();
@@ -274,7 +274,7 @@ proptest! {
             direct.write(value % 0x1010, data);
             direct.read(value % 0x1010, &mut answer);
             direct.read(u64::from(address) << 44, &mut answer);
-            board.mmio().write(page + u64::from(address & 0xfff), data);
+            board.mmio.write(page + u64::from(address & 0xfff), data);
             msix.trigger(value as u16);
         }
         prop_assert!(board.read::<1>(WINDOW - 1) == [0xff]);

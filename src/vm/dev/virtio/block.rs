@@ -159,10 +159,8 @@ impl Block {
             counter.fetch_add(by, Ordering::Relaxed);
         };
         let request = Request::parse(&mut chain.readable)?;
-        let is_change = matches!(
-            request,
-            Request::Write { .. } | Request::Discard | Request::WriteZeroes
-        );
+        let is_change =
+            matches!(request, Request::Write { .. } | Request::Discard | Request::WriteZeroes);
         if is_change && self.disk.is_read_only() {
             return Err(Refusal::Error);
         }
@@ -228,7 +226,7 @@ impl Block {
     /// Discards ranges, or makes them zero. All are checked before the first is touched.
     fn ranges(&self, from: &mut Buffers, is_zeroing: bool) -> Result<(), Refusal> {
         let count = from.left() / RANGE_BYTES as u64;
-        if from.left() % RANGE_BYTES as u64 != 0 || count > u64::from(MAX_RANGES) {
+        if !from.left().is_multiple_of(RANGE_BYTES as u64) || count > u64::from(MAX_RANGES) {
             return Err(Refusal::Error);
         }
         let most = if is_zeroing { MAX_ZEROES_SECTORS } else { MAX_DISCARD_SECTORS };
@@ -261,7 +259,7 @@ impl Block {
     /// The byte offset of a range of whole sectors on the disk.
     fn place(&self, sector: u64, bytes: u64) -> Result<u64, Refusal> {
         let end = sector.checked_add(bytes / SECTOR).ok_or(Refusal::Error)?;
-        if bytes % SECTOR != 0 || end > self.sectors() {
+        if !bytes.is_multiple_of(SECTOR) || end > self.sectors() {
             return Err(Refusal::Error);
         }
         Ok(sector * SECTOR)
@@ -336,7 +334,7 @@ impl VirtioDevice for Block {
     }
 
     fn serve(&self, _queue: usize, ring: &mut Ring) {
-        while let Some(mut chain) = ring.next() {
+        while let Some(mut chain) = ring.take() {
             if self.answer(&mut chain, ring).is_none() {
                 return;
             }

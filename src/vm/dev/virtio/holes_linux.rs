@@ -21,6 +21,7 @@ pub(super) fn punch(file: &File, offset: u64, bytes: u64) -> io::Result<bool> {
     let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     match fallocate(file, mode, start, length) {
         Ok(()) => Ok(true),
+        Err(nix::errno::Errno::EINTR) => punch(file, offset, bytes),
         Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => Ok(false),
         Err(error) => Err(error.into()),
     }

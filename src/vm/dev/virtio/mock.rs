@@ -85,7 +85,7 @@ impl Driver {
     }
 
     pub(super) fn set<const N: usize>(&self, offset: u64, data: [u8; N]) {
-        self.board.mmio().write(self.bar + offset, &data);
+        self.board.mmio.write(self.bar + offset, &data);
     }
 
     pub(super) fn status(&self) -> u8 {
@@ -124,13 +124,13 @@ impl Driver {
 
     /// MSI-X on, vector 0 for configuration, vector n + 1 for ring n; data = the vector.
     fn program_vectors(&self, queues: u16) {
-        self.board.set_config(PLACE, 0x92, [0, 0xc0]);
+        self.board.set_config(PLACE, 0x86, [0, 0xc0]);
         for vector in 0..=queues {
             let entry = self.table + 16 * u64::from(vector);
-            self.board.mmio().write(entry, &0xfee0_0000u64.to_le_bytes());
-            self.board.mmio().write(entry + 8, &u64::from(vector).to_le_bytes());
+            self.board.mmio.write(entry, &0xfee0_0000u64.to_le_bytes());
+            self.board.mmio.write(entry + 8, &u64::from(vector).to_le_bytes());
         }
-        self.board.set_config(PLACE, 0x92, [0, 0x80]);
+        self.board.set_config(PLACE, 0x86, [0, 0x80]);
         self.set(0x10, [0, 0]);
         assert_eq!(self.get(0x10), [0, 0]);
     }
@@ -164,7 +164,12 @@ impl Driver {
     }
 
     /// Makes a chain available without a notification; gives where its writable parts are.
-    pub(super) fn offer(&mut self, queue: u16, parts: &[Part<'_>], indirect: bool) -> Vec<(u64, u32)> {
+    pub(super) fn offer(
+        &mut self,
+        queue: u16,
+        parts: &[Part<'_>],
+        indirect: bool,
+    ) -> Vec<(u64, u32)> {
         let mut writable = Vec::new();
         let mut descriptors = Vec::new();
         for part in parts {
@@ -184,7 +189,11 @@ impl Driver {
         }
         if indirect {
             let table = self.room(16 * descriptors.len() as u32);
-            self.write_descriptors(&descriptors, |index| GuestAddress(table + 16 * u64::from(index)), 0);
+            self.write_descriptors(
+                &descriptors,
+                |index| GuestAddress(table + 16 * u64::from(index)),
+                0,
+            );
             descriptors = vec![(table, 16 * descriptors.len() as u32, INDIRECT)];
         }
         let ring = self.rings[usize::from(queue)];
@@ -209,7 +218,11 @@ impl Driver {
         for (index, (address, length, flags)) in descriptors.iter().enumerate() {
             let is_last = index + 1 == descriptors.len();
             let at = head + index as u16;
-            let next = if head == 0 && is_last { 0 } else { (at + 1) % SIZE.max(descriptors.len() as u16) };
+            let next = if head == 0 && is_last {
+                0
+            } else {
+                (at + 1) % SIZE.max(descriptors.len() as u16)
+            };
             let flags = flags | if is_last { 0 } else { NEXT };
             let mut bytes = address.to_le_bytes().to_vec();
             bytes.extend(length.to_le_bytes());

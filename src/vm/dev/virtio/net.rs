@@ -55,7 +55,7 @@ impl Net {
         let (waiting, bytes) = &mut *frame;
         loop {
             let Some(length) = waiting.take().or_else(|| self.frames.recv(bytes)) else { return };
-            let Some(mut chain) = ring.next() else {
+            let Some(mut chain) = ring.take() else {
                 *waiting = Some(length);
                 return;
             };
@@ -77,7 +77,7 @@ impl Net {
     fn transmit(&self, ring: &mut Ring) {
         let mut bytes = Vec::new();
         for _ in 0..QUEUE_SIZE {
-            let Some(mut chain) = ring.next() else { return };
+            let Some(mut chain) = ring.take() else { return };
             if Self::gather(&mut chain, &mut bytes) {
                 self.frames.send(&bytes);
             }

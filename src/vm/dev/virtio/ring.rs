@@ -54,7 +54,7 @@ impl Ring {
     }
 
     /// The next chain of buffers. `None` when there is none for now; the driver will notify.
-    pub fn next(&mut self) -> Option<Chain> {
+    pub fn take(&mut self) -> Option<Chain> {
         while !self.is_cancelled() && !self.interrupts.is_broken() {
             let chain = self.queue.iter(Arc::clone(&self.memory)).map(|mut chains| chains.next());
             if let Some(chain) = self.check(chain)? {
@@ -69,7 +69,7 @@ impl Ring {
         None
     }
 
-    /// Puts the chain that [`Ring::next`] gave last back: it comes again.
+    /// Puts the chain that [`Ring::take`] gave last back: it comes again.
     pub fn put_back(&mut self, _chain: Chain) {
         self.queue.go_to_previous_position();
     }

@@ -42,7 +42,7 @@ impl VirtioDevice for Rng {
     }
 
     fn serve(&self, _queue: usize, ring: &mut Ring) {
-        while let Some(mut chain) = ring.next() {
+        while let Some(mut chain) = ring.take() {
             let mut bytes = vec![0; chain.writable.left().min(MOST) as usize];
             rand::rng().fill_bytes(&mut bytes);
             if chain.writable.write(&bytes).is_err() {

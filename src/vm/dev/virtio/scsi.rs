@@ -120,7 +120,7 @@ impl VirtioDevice for Scsi {
         if queue == EVENT {
             return;
         }
-        while let Some(mut chain) = ring.next() {
+        while let Some(mut chain) = ring.take() {
             let result = match queue {
                 CONTROL => Self::control(&mut chain),
                 _ => match self.command(&mut chain, ring) {

@@ -115,41 +115,40 @@ impl ScsiCd {
         data: &mut Data<'_>,
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<(), Sense> {
-        let opcode = cdb[0];
-        match opcode {
+        match cdb[0] {
             0x12 => {
-                let [_, evpd, page, high, low, ..] = *cdb;
-                let answer = pages::inquiry(evpd & 1 != 0, page, lun == 0)?;
-                return data.give(&answer, be(&[high, low]));
+                let answer = pages::inquiry(cdb[1] & 1 != 0, cdb[2], lun == 0)?;
+                return data.give(&answer, be(&cdb[3..5]));
             }
-            0xa0 => return data.give(&[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], be(&cdb[6..10])),
-            0x03 if lun != 0 => return data.give(&Sense::BAD_LUN.bytes(), cdb[4].into()),
+            // Report LUNs: one, number 0.
+            0xa0 => {
+                return data
+                    .give(&[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], be(&cdb[6..10]));
+            }
+            0x03 => {
+                let sense = if lun == 0 { Sense::NONE } else { Sense::BAD_LUN };
+                return data.give(&sense.bytes(), cdb[4].into());
+            }
             _ if lun != 0 => return Err(Sense::BAD_LUN),
-            0x03 => return data.give(&Sense::NONE.bytes(), cdb[4].into()),
             0x4a => return data.give(&self.events(cdb)?, be(&cdb[7..9])),
             _ => {}
         }
         if std::mem::take(&mut self.tray().is_changed) {
             return Err(Sense::MEDIUM_CHANGED);
         }
-        match opcode {
+        match blocks(cdb) {
+            Some((block, blocks)) => self.read(block, blocks, data, is_cancelled),
+            None => self.tell(cdb, data),
+        }
+    }
+
+    /// The commands that ask about the drive and its medium, or move the tray.
+    fn tell(&self, cdb: &[u8; 32], data: &mut Data<'_>) -> Result<(), Sense> {
+        match cdb[0] {
             // Test unit ready; verify.
             0x00 | 0x2f => self.medium().map(|_| ()),
-            0x08 => {
-                let blocks = if cdb[4] == 0 { 256 } else { u64::from(cdb[4]) };
-                self.read(be(&[cdb[1] & 0x1f, cdb[2], cdb[3]]) as u64, blocks, data, is_cancelled)
-            }
-            0x28 => self.read(wide(&cdb[2..6]), wide(&cdb[7..9]), data, is_cancelled),
-            0xa8 => self.read(wide(&cdb[2..6]), wide(&cdb[6..10]), data, is_cancelled),
-            0x88 => self.read(wide(&cdb[2..10]), wide(&cdb[10..14]), data, is_cancelled),
-            0x1a => {
-                let pages = pages::mode(cdb[2], self.medium_type(), true)?;
-                data.give(&pages, cdb[4].into())
-            }
-            0x5a => {
-                let pages = pages::mode(cdb[2], self.medium_type(), false)?;
-                data.give(&pages, be(&cdb[7..9]))
-            }
+            0x1a => data.give(&pages::mode(cdb[2], self.medium_type(), true)?, cdb[4].into()),
+            0x5a => data.give(&pages::mode(cdb[2], self.medium_type(), false)?, be(&cdb[7..9])),
             0x1b => {
                 self.start_stop(cdb[4]);
                 Ok(())
@@ -174,7 +173,8 @@ impl ScsiCd {
             }
             0x46 => {
                 let blocks = self.medium().map_or(0, |(_, blocks)| blocks);
-                data.give(&pages::configuration(be(&cdb[2..4]), cdb[1] & 3, blocks), be(&cdb[7..9]))
+                let answer = pages::configuration(be(&cdb[2..4]), cdb[1] & 3, blocks);
+                data.give(&answer, be(&cdb[7..9]))
             }
             0x51 => self.medium().and_then(|_| data.give(&pages::disc(), be(&cdb[7..9]))),
             // Mechanism status: nothing moves, no changer.
@@ -271,6 +271,20 @@ impl ScsiCd {
             left -= length as u64;
         }
         Ok(())
+    }
+}
+
+/// The first block and the number of blocks of a read command, in its four lengths.
+fn blocks(cdb: &[u8; 32]) -> Option<(u64, u64)> {
+    match cdb[0] {
+        0x08 => {
+            let count = if cdb[4] == 0 { 256 } else { u64::from(cdb[4]) };
+            Some((wide(&[cdb[1] & 0x1f, cdb[2], cdb[3]]), count))
+        }
+        0x28 => Some((wide(&cdb[2..6]), wide(&cdb[7..9]))),
+        0xa8 => Some((wide(&cdb[2..6]), wide(&cdb[6..10]))),
+        0x88 => Some((wide(&cdb[2..10]), wide(&cdb[10..14]))),
+        _ => None,
     }
 }
 

@@ -115,7 +115,20 @@ pub(super) fn configuration(start: usize, kind: u8, blocks: u64) -> Vec<u8> {
     let is_current = |one| u8::from(profile == one);
     let [dvd, cd] = [PROFILE_DVD, PROFILE_CD].map(u16::to_be_bytes);
     let features: [&[u8]; 3] = [
-        &[0, 0, 3, 8, dvd[0], dvd[1], is_current(PROFILE_DVD), 0, cd[0], cd[1], is_current(PROFILE_CD), 0],
+        &[
+            0,
+            0,
+            3,
+            8,
+            dvd[0],
+            dvd[1],
+            is_current(PROFILE_DVD),
+            0,
+            cd[0],
+            cd[1],
+            is_current(PROFILE_CD),
+            0,
+        ],
         // Core, over SCSI.
         &[0, 1, 3, 4, 0, 0, 0, 1],
         // A tray that ejects and locks.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
@@ -14,7 +15,7 @@ use super::super::{Kind, Rng, Wake};
 use super::*;
 use crate::vm::dev::pci::mock::DEADLINE;
 
-/// Stops in the middle of each request until told to go on.
+/// Stops in the middle of each request until the device is being reset and it is told to go on.
 struct Stopping {
     began: Mutex<Sender<()>>,
     go_on: Mutex<Receiver<()>>,
@@ -39,7 +40,13 @@ impl VirtioDevice for Stopping {
     }
 
     fn serve(&self, _queue: usize, ring: &mut Ring) {
-        while let Some(mut chain) = ring.next() {
+        while let Some(mut chain) = ring.take() {
+            self.began.lock().unwrap().send(()).unwrap();
+            let end = Instant::now() + DEADLINE;
+            while !ring.is_cancelled() {
+                assert!(Instant::now() < end, "no reset");
+                std::thread::yield_now();
+            }
             self.began.lock().unwrap().send(()).unwrap();
             self.go_on.lock().unwrap().recv_timeout(DEADLINE).unwrap();
             chain.writable.write(b"late").unwrap();
@@ -77,13 +84,8 @@ fn a_modern_function_is_found_by_its_capabilities() {
         });
         at = next;
     }
-    let expected = [
-        (1, 0, 0x38),
-        (2, 0x3000, 0x1000),
-        (3, 0x1000, 4),
-        (4, 0x2000, 0x1000),
-        (0x11, 1, 0x801),
-    ];
+    let expected =
+        [(1, 0, 0x38), (2, 0x3000, 0x1000), (3, 0x1000, 4), (4, 0x2000, 0x1000), (0x11, 1, 0x801)];
     assert_eq!(found, expected);
     assert_eq!(config(0x60), 4, "notification multiplier");
 }
@@ -137,7 +139,10 @@ fn ring_registers_keep_only_what_can_be() {
     driver.set(0x1c, [1, 0]);
     driver.set(0x20, [0; 8]);
     driver.set(0x18, [8, 0]);
-    assert_eq!((driver.get::<8>(0x20), driver.get(0x18)), (0x1_9abc_def0u64.to_le_bytes(), [16, 0]));
+    assert_eq!(
+        (driver.get::<8>(0x20), driver.get(0x18)),
+        (0x1_9abc_def0u64.to_le_bytes(), [16, 0])
+    );
     // A ring that does not exist.
     driver.set(0x16, [1, 0]);
     assert_eq!((driver.get::<2>(0x18), driver.get::<2>(0x1c)), ([0; 2], [0; 2]));
@@ -201,22 +206,20 @@ fn a_reset_waits_for_what_is_in_flight() {
     let (began, has_begun) = channel();
     let (go, go_on) = channel();
     let (resets, was_reset) = channel();
-    let device = Stopping {
-        began: Mutex::new(began),
-        go_on: Mutex::new(go_on),
-        resets: Mutex::new(resets),
-    };
+    let device =
+        Stopping { began: Mutex::new(began), go_on: Mutex::new(go_on), resets: Mutex::new(resets) };
     let mut driver = Driver::new(Arc::new(device));
     assert_eq!(driver.get::<4>(0x2001), [2, 3, 0, 0]);
     driver.start(VERSION_1);
-    let _ = was_reset.recv_timeout(DEADLINE).unwrap();
+    was_reset.recv_timeout(DEADLINE).unwrap();
     let first = driver.offer(0, &[Part::In(4)], false);
     let second = driver.offer(0, &[Part::In(4)], false);
     driver.notify(0);
     has_begun.recv_timeout(DEADLINE).unwrap();
-    let mmio = Arc::clone(&driver.board.spaces.mmio);
+    let mmio = Arc::clone(&driver.board.mmio);
     let bar = driver.bar;
     let resetting = std::thread::spawn(move || mmio.write(bar + 0x14, &[0]));
+    has_begun.recv_timeout(DEADLINE).unwrap();
     assert!(was_reset.try_recv().is_err(), "a request is being worked on");
     assert!(!resetting.is_finished());
     go.send(()).unwrap();
@@ -224,8 +227,7 @@ fn a_reset_waits_for_what_is_in_flight() {
     was_reset.try_recv().unwrap();
     assert_eq!(driver.status(), 0);
     assert_eq!(driver.collect(&first), b"late");
-    // The second request had the choice; if it was begun it would have had to wait for us.
-    assert!(has_begun.try_recv().is_err());
+    assert!(has_begun.try_recv().is_err(), "the second request is not begun any more");
     assert_eq!(driver.collect(&second), [0; 4]);
     driver.memory.write_slice(&[0; 4], GuestAddress(first[0].0)).unwrap();
     driver.notify(0);
@@ -275,11 +277,12 @@ proptest! {
         }
         for (offset, size, value) in accesses.into_iter().chain(common) {
             let data = &value.to_le_bytes()[..1 << size];
-            driver.board.mmio().write(driver.bar + offset, data);
-            driver.board.mmio().read(driver.bar + offset, &mut [0; 8][..1 << size]);
+            driver.board.mmio.write(driver.bar + offset, data);
+            driver.board.mmio.read(driver.bar + offset, &mut [0; 8][..1 << size]);
             driver.notify(0);
         }
         driver.start(VERSION_1);
+        while driver.board.messages.try_recv().is_ok() {}
         driver.request(0, &[Part::In(8)]);
     }
 }
