@@ -7,6 +7,7 @@
 pub mod bus;
 pub mod dev;
 mod driver;
+pub mod firmware;
 pub mod hv;
 pub mod memory;
 
