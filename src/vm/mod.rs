@@ -8,6 +8,7 @@ pub mod bus;
 pub mod cable;
 pub mod dev;
 mod driver;
+pub mod firmware;
 pub mod hv;
 pub mod memory;
 pub mod monitor;
