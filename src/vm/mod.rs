@@ -4,8 +4,15 @@
 
 //! The virtual machine as a build sees it, whoever emulates the devices.
 
+pub mod bus;
+pub mod cable;
+pub mod dev;
 mod driver;
+pub mod firmware;
 pub mod hv;
+pub mod memory;
+pub mod monitor;
+pub mod vcpu;
 
 pub use driver::{
     Driver, Exit, Firmware, Forward, Machine, MachineEvent, MachineSpec, MachineStats, VncEndpoint,

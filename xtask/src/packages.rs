@@ -47,6 +47,8 @@ pub(crate) const TESTS: &[Need] = &[
     ("ssh", "openssh-client"),
     ("ansible-playbook", "ansible-core"),
     ("openssl", "openssl"),
+    ("iasl", "acpica-tools"),
+    ("dmidecode", "dmidecode"),
 ];
 
 /// The packages of `needs` that are not there.

@@ -16,6 +16,18 @@ mod probe;
 #[path = "no_probe.rs"]
 mod probe;
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod cpuid;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod machine;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod vcpu;
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[path = "no_machine.rs"]
+mod machine;
+
+pub use machine::create;
 pub use probe::probe;
 
 /// What `/dev/kvm` is good for on this host.

@@ -1,0 +1,185 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! The other end of the guest's network cable: a process behind a UNIX socket, such as passt,
+//! which is a network in user mode. Each frame comes after its length, 32 bits, big-endian, as in
+//! QEMU's `stream` network.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::dev::virtio::{Frames, Wake};
+use crate::ui::{Failure, Outcome};
+
+/// Frames that wait in either direction; later ones are lost, as in a switch.
+const WAITING: usize = 256;
+/// The largest frame that is taken from the other side.
+const LARGEST: usize = 1 << 16;
+
+/// A cable to a process.
+pub struct StreamCable {
+    out: SyncSender<Vec<u8>>,
+    inbox: Arc<Inbox>,
+    socket: UnixStream,
+}
+
+#[derive(Default)]
+struct Inbox {
+    frames: Mutex<VecDeque<Vec<u8>>>,
+    wake: OnceLock<Wake>,
+}
+
+impl Inbox {
+    fn frames(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes frames until the other side leaves or sends what is none.
+    fn fill(&self, mut socket: &UnixStream) -> io::Result<()> {
+        loop {
+            let mut length = [0; 4];
+            socket.read_exact(&mut length)?;
+            let length = u32::from_be_bytes(length) as usize;
+            if length > LARGEST {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame too large"));
+            }
+            let mut frame = vec![0; length];
+            socket.read_exact(&mut frame)?;
+            let mut frames = self.frames();
+            if frames.len() < WAITING {
+                frames.push_back(frame);
+            }
+            drop(frames);
+            if let Some(wake) = self.wake.get() {
+                wake();
+            }
+        }
+    }
+}
+
+impl StreamCable {
+    /// Connects to the process that listens at `path`.
+    ///
+    /// # Errors
+    /// When nothing listens there, or the system has no threads.
+    pub fn connect(path: &Path) -> Outcome<Arc<Self>> {
+        let failed = |error: io::Error| {
+            Failure::build("the machine's network is not there")
+                .because(error)
+                .fact("socket", path.display())
+        };
+        let socket = UnixStream::connect(path).map_err(failed)?;
+        Self::over(socket).map_err(failed)
+    }
+
+    fn over(socket: UnixStream) -> io::Result<Arc<Self>> {
+        let (out, frames) = sync_channel(WAITING);
+        let inbox = Arc::new(Inbox::default());
+        let (filled, reading) = (Arc::clone(&inbox), socket.try_clone()?);
+        std::thread::Builder::new().name("cable-in".into()).spawn(move || {
+            if let Err(error) = filled.fill(&reading) {
+                tracing::debug!("the network has left: {error}");
+            }
+        })?;
+        let writing = socket.try_clone()?;
+        std::thread::Builder::new().name("cable-out".into()).spawn(move || {
+            if let Err(error) = drain(&frames, &writing) {
+                tracing::debug!("the network takes nothing any more: {error}");
+            }
+        })?;
+        Ok(Arc::new(Self { out, inbox, socket }))
+    }
+}
+
+fn drain(frames: &Receiver<Vec<u8>>, mut socket: &UnixStream) -> io::Result<()> {
+    for frame in frames {
+        socket.write_all(&frame)?;
+    }
+    Ok(())
+}
+
+impl Drop for StreamCable {
+    fn drop(&mut self) {
+        // Both threads leave their system calls by it. It may be closed already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+impl Frames for StreamCable {
+    fn send(&self, frame: &[u8]) {
+        let Ok(length) = u32::try_from(frame.len()) else { return };
+        let mut bytes = length.to_be_bytes().to_vec();
+        bytes.extend_from_slice(frame);
+        // Full, or the other side is gone: the frame is lost.
+        let _ = self.out.try_send(bytes);
+    }
+
+    fn recv(&self, frame: &mut [u8]) -> Option<usize> {
+        let next = self.inbox.frames().pop_front()?;
+        let room = frame.get_mut(..next.len())?;
+        room.copy_from_slice(&next);
+        Some(next.len())
+    }
+
+    fn set_wake(&self, wake: Wake) {
+        // Called once, by the device.
+        let _ = self.inbox.wake.set(wake);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn frames_pass_in_both_directions() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let cable = StreamCable::over(near).unwrap();
+        let (woken, wakes) = channel();
+        cable.set_wake(Arc::new(move || drop(woken.send(()))));
+        cable.send(b"to the network");
+        let mut bytes = [0; 18];
+        far.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"\0\0\0\x0eto the network");
+        far.write_all(b"\0\0\0\x05hello\0\0\0\x00").unwrap();
+        for _ in 0..2 {
+            wakes.recv_timeout(Duration::from_secs(20)).unwrap();
+        }
+        let mut frame = [0; 64];
+        assert_eq!(cable.recv(&mut frame), Some(5));
+        assert_eq!(&frame[..5], b"hello");
+        assert_eq!(cable.recv(&mut frame), Some(0));
+        assert_eq!(cable.recv(&mut frame), None);
+    }
+
+    #[test]
+    fn a_stalled_or_lost_network_blocks_nothing() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let cable = StreamCable::over(near).unwrap();
+        for _ in 0..4 * WAITING {
+            cable.send(&[0; 9000]);
+        }
+        drop(far);
+        cable.send(&[0; 9000]);
+        assert_eq!(cable.recv(&mut [0; 16]), None);
+    }
+
+    #[test]
+    fn what_is_no_frame_ends_the_connection() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let inbox = Inbox::default();
+        far.write_all(&[0xff; 8]).unwrap();
+        let error = inbox.fill(&near).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}

@@ -1,0 +1,11 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! The monitor: the process that is one virtual machine.
+
+mod config;
+mod control;
+
+pub use config::{Hypervisor, MonitorConfig};
+pub use control::{ControlSocket, Controls, Moved};
