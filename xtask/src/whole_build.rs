@@ -114,6 +114,20 @@ fn guest(log: &Log, disk: &Path, count: &mut Count) -> Outcome {
     result
 }
 
+/// What a SmartOS host says to a guest: who it is, its key, and its address on QEMU's user-mode
+/// network, which gives neither a route nor a name server itself when it is restricted.
+fn metadata_of(key: &str) -> String {
+    let nic = r#""interface": "net0", "mac": "52:54:00:12:34:56", "nic_tag": "external",
+        "ip": "10.0.2.15", "ips": ["10.0.2.15/24"], "netmask": "255.255.255.0",
+        "gateway": "10.0.2.2", "gateways": ["10.0.2.2"], "primary": true"#;
+    format!(
+        r#"{{
+    "sdc:uuid": "{UUID}", "sdc:hostname": "{HOSTNAME}", "root_authorized_keys": "{key}",
+    "sdc:nics": [{{{nic}}}], "sdc:resolvers": ["10.0.2.3"], "sdc:routes": []
+}}"#
+    )
+}
+
 fn guest_with_keys(log: &Log, disk: &Path, keys: &Path, count: &mut Count) -> Outcome {
     let key = keys.join("key");
     log.run(
@@ -125,14 +139,8 @@ fn guest_with_keys(log: &Log, disk: &Path, keys: &Path, count: &mut Count) -> Ou
     let public = fs::read_to_string(key.with_extension("pub"))
         .map_err(|error| format!("no public key: {error}"))?;
     let metadata = keys.join("metadata.json");
-    fs::write(
-        &metadata,
-        format!(
-            "{{\"sdc:uuid\": \"{UUID}\", \"sdc:hostname\": \"{HOSTNAME}\", \"root_authorized_keys\": \"{}\"}}",
-            public.trim()
-        ),
-    )
-    .map_err(|error| format!("cannot write metadata: {error}"))?;
+    fs::write(&metadata, metadata_of(public.trim()))
+        .map_err(|error| format!("cannot write metadata: {error}"))?;
     let socket = keys.join("metadata.sock");
     let chardev = format!("socket,path={},server=on,wait=off,id=metadata", socket.display());
     let smbios = format!("type=1,manufacturer=Joyent,product=SmartDC HVM,uuid={UUID}");
