@@ -362,8 +362,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "t.yaml:2:19: output.formats: the list is empty",
     ),
     (
-        "media: {url: x, checksum: none}\noutput: {formats: [qcow]}\n",
-        "t.yaml:2:20: output.formats[0]: unknown word `qcow`; the words are: raw, raw.gz, zfs.gz, qcow2",
+        "media: {url: x, checksum: none}\noutput: {formats: [vhd]}\n",
+        "t.yaml:2:20: output.formats[0]: unknown word `vhd`; the words are: raw, raw.gz, zfs.gz, qcow2",
     ),
     (
         "media: {url: x, checksum: none}\noutput: {manifest: {bootrom: uefi}}\n",

@@ -21,6 +21,7 @@ pub(crate) const ALL: &[Phase] = &[
     quick("shell", lacks_shellcheck, shell),
     quick("unit", lacks_test_tools, unit),
     quick("cli", lacks_test_tools, integration),
+    quick("streams", streams_lack, streams),
     quick("licences", lacks_nothing, |log| whole(licences::check(log))),
     Phase { is_optional: true, ..quick("deny", lacks_cargo_deny, deny) },
     quick("illumos", lacks_apt, illumos_clean),
@@ -126,6 +127,38 @@ fn starts_as_shell(file: &Path) -> bool {
 
 fn unit(log: &Log) -> Verdict {
     counted(log, &["--workspace", "--lib", "--bins"])
+}
+
+fn streams_lack() -> Option<String> {
+    if !process::is_root() {
+        return Some("needs root, for a ZFS daemon of its own".into());
+    }
+    lacks_apt()
+}
+
+/// Send streams, received by a real ZFS and sent back.
+fn streams(log: &Log) -> Verdict {
+    let root = process::root().join("target/zfs-fuse");
+    let mut fetch = Command::new(process::root().join("xtask/recipes/zfs-fuse.sh"));
+    let mut count = Count::default();
+    let result = log
+        .run(300, fetch.arg(&root))
+        .and_then(|()| {
+            log.run(
+                3600,
+                &cargo(&["build", "--locked", "--package", "imgforge", "--bin", "imgforge"]),
+            )
+        })
+        .and_then(|()| {
+            let mut script = Command::new(process::root().join("tests/streams/zfs-fuse.sh"));
+            script.arg(demo::target_directory().join("debug/imgforge")).arg(&root);
+            whole_build::checks(log, 900, &mut script, &mut count)
+        });
+    match result {
+        Ok(()) if count.failed == 0 => Ok(count),
+        Ok(()) => Err((format!("{} checks failed", count.failed), count)),
+        Err(reason) => Err((reason, count)),
+    }
 }
 
 /// Every file of `tests/` but the one whose tests are whole builds.

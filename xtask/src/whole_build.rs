@@ -88,7 +88,7 @@ fn examine(log: &Log, disk: &Path, count: &mut Count) -> Outcome {
 }
 
 /// Runs a script that reports in TAP form and counts its lines; a failed line is no error here.
-fn checks(log: &Log, seconds: u32, command: &mut Command, count: &mut Count) -> Outcome {
+pub(crate) fn checks(log: &Log, seconds: u32, command: &mut Command, count: &mut Count) -> Outcome {
     let before = log.text().len();
     let result = log.run(seconds, command);
     let text = log.text();
