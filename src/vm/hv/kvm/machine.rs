@@ -17,7 +17,8 @@ use kvm_ioctls::{Kvm, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
 
 use super::cpuid;
-use super::vcpu::{Kick, KvmVcpu};
+use super::kick::Kick;
+use super::vcpu::KvmVcpu;
 use crate::ui::{Failure, Outcome};
 use crate::vm::hv::{KernelDevices, Vcpu, Vm};
 use crate::vm::memory::{DeviceMemory, Memory, layout};

@@ -19,6 +19,8 @@ mod probe;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod cpuid;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod kick;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod machine;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod vcpu;

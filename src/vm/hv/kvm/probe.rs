@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
-use super::Verdict;
+use super::{Verdict, kick};
 
 const DEVICE: &str = "/dev/kvm";
 /// Longest time for the answer. Far more than it takes, so that a busy host, where the guest has to
@@ -102,7 +102,7 @@ fn within_deadline(work: impl FnOnce(&AtomicBool) -> Verdict + Send + 'static) -
         return verdict;
     }
     stop.store(true, Ordering::Relaxed);
-    let signal = install_kick();
+    let signal = kick::signal();
     let started = Instant::now();
     while !thread.is_finished() && started.elapsed() < KICKING {
         // SAFETY: the handle is not joined, so the thread id stays valid even if it has ended.
@@ -113,20 +113,6 @@ fn within_deadline(work: impl FnOnce(&AtomicBool) -> Verdict + Send + 'static) -
     }
     let reason = format!("the guest did not answer within {} ms", DEADLINE.as_millis());
     Verdict::Unusable { step: NO_ANSWER, reason }
-}
-
-/// Gives a real-time signal a handler that does nothing, so that it only interrupts `KVM_RUN`.
-fn install_kick() -> libc::c_int {
-    extern "C" fn ignore(_: libc::c_int) {}
-    let signal = libc::SIGRTMIN() + 1;
-    // SAFETY: the handler is async-signal-safe (it does nothing); sigaction gets a zeroed,
-    // then fully initialized, structure and no old one to fill.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = ignore as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
-    }
-    signal
 }
 
 #[derive(Clone)]

@@ -6,68 +6,20 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::atomic::AtomicU8;
+use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{
     KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_MMIO, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
 };
 use kvm_ioctls::{VcpuExit as KvmExit, VcpuFd};
 
+use super::kick::{Kick, Running, signal};
 use super::machine::Slots;
 use crate::ui::{Failure, Outcome};
 use crate::vm::dev::Request;
 use crate::vm::hv::{Bytes, Vcpu, VcpuExit};
 use crate::vm::memory::Memory;
-
-/// How another thread gets a vCPU out of the guest.
-#[derive(Default)]
-pub(super) struct Kick(Mutex<Option<Running>>);
-
-/// The thread that runs a vCPU, and KVM's flag that it shall not enter.
-struct Running {
-    thread: libc::pthread_t,
-    stop: *const AtomicU8,
-}
-
-// SAFETY: the pointer is to shared memory that both sides reach by atomic access only.
-unsafe impl Send for Running {}
-
-impl Kick {
-    /// Makes the vCPU leave the guest, or not enter it the next time.
-    pub(super) fn kick(&self) {
-        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = running.as_ref() {
-            // SAFETY: the vCPU clears this entry, under the lock held here, before its shared
-            // memory is unmapped and before its thread ends.
-            unsafe {
-                (*running.stop).store(1, Ordering::SeqCst);
-                libc::pthread_kill(running.thread, signal());
-            }
-        }
-    }
-
-    fn set(&self, running: Option<Running>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = running;
-    }
-}
-
-/// A real-time signal whose handler does nothing: it only interrupts `KVM_RUN`.
-fn signal() -> libc::c_int {
-    extern "C" fn ignore(_: libc::c_int) {}
-    static INSTALLED: Once = Once::new();
-    let signal = libc::SIGRTMIN() + 1;
-    INSTALLED.call_once(|| {
-        // SAFETY: the handler is async-signal-safe (it does nothing); sigaction gets a zeroed,
-        // then initialized, structure and no old one to fill.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = ignore as extern "C" fn(libc::c_int) as libc::sighandler_t;
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
-        }
-    });
-    signal
-}
 
 /// What the last exit left to be done before the guest goes on.
 enum Pending {
@@ -88,6 +40,8 @@ enum Pending {
 pub(super) struct KvmVcpu {
     fd: VcpuFd,
     kick: Arc<Kick>,
+    /// The thread that `kick` knows of.
+    thread: Option<libc::pthread_t>,
     pending: Pending,
     /// The guest's memory must be there as long as the vCPU may run.
     _held: Held,
@@ -105,14 +59,19 @@ impl Drop for KvmVcpu {
 impl KvmVcpu {
     pub(super) fn new(fd: VcpuFd, kick: Arc<Kick>, held: Held) -> Self {
         signal();
-        Self { fd, kick, pending: Pending::Nothing, _held: held }
+        Self { fd, kick, thread: None, pending: Pending::Nothing, _held: held }
     }
 
+    /// Says which thread a kick must interrupt, when it is another than before.
     fn register(&mut self) {
-        let stop = (&raw mut self.fd.get_kvm_run().immediate_exit).cast::<AtomicU8>();
         // SAFETY: asks for the calling thread's id, which cannot fail.
         let thread = unsafe { libc::pthread_self() };
+        if self.thread == Some(thread) {
+            return;
+        }
+        let stop = (&raw mut self.fd.get_kvm_run().immediate_exit).cast::<AtomicU8>();
         self.kick.set(Some(Running { thread, stop }));
+        self.thread = Some(thread);
     }
 
     /// The current element of a port access.
@@ -198,6 +157,37 @@ impl KvmVcpu {
     }
 }
 
+/// Why KVM left the guest, without what lies in the shared page.
+enum Left {
+    /// A port or MMIO access.
+    Access,
+    InternalError,
+    For(VcpuExit),
+}
+
+impl From<KvmExit<'_>> for Left {
+    fn from(exit: KvmExit<'_>) -> Self {
+        let exit = match exit {
+            KvmExit::IoIn(..)
+            | KvmExit::IoOut(..)
+            | KvmExit::MmioRead(..)
+            | KvmExit::MmioWrite(..) => return Self::Access,
+            KvmExit::InternalError => return Self::InternalError,
+            KvmExit::Shutdown => VcpuExit::TripleFault,
+            KvmExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _) => {
+                VcpuExit::Asked(Request::PowerOff)
+            }
+            KvmExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _) => VcpuExit::Asked(Request::Reset),
+            KvmExit::Intr | KvmExit::IrqWindowOpen | KvmExit::Hlt => VcpuExit::Again,
+            KvmExit::FailEntry(reason, _) => {
+                VcpuExit::Broken(format!("the processor refuses the guest: {reason:#x}"))
+            }
+            other => VcpuExit::Broken(format!("KVM left the guest for {other:?}")),
+        };
+        Self::For(exit)
+    }
+}
+
 impl Vcpu for KvmVcpu {
     fn run(&mut self) -> Outcome<VcpuExit> {
         if matches!(self.pending, Pending::Port { .. }) {
@@ -205,29 +195,10 @@ impl Vcpu for KvmVcpu {
         }
         self.pending = Pending::Nothing;
         self.register();
-        let result = self.fd.run().map(|exit| match exit {
-            KvmExit::IoIn(..)
-            | KvmExit::IoOut(..)
-            | KvmExit::MmioRead(..)
-            | KvmExit::MmioWrite(..) => None,
-            KvmExit::Shutdown => Some(VcpuExit::TripleFault),
-            KvmExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _) => {
-                Some(VcpuExit::Asked(Request::PowerOff))
-            }
-            KvmExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _) => {
-                Some(VcpuExit::Asked(Request::Reset))
-            }
-            KvmExit::Intr | KvmExit::IrqWindowOpen | KvmExit::Hlt => Some(VcpuExit::Again),
-            KvmExit::FailEntry(reason, _) => {
-                Some(VcpuExit::Broken(format!("the processor refuses the guest: {reason:#x}")))
-            }
-            KvmExit::InternalError => Some(VcpuExit::Broken(String::new())),
-            other => Some(VcpuExit::Broken(format!("KVM left the guest for {other:?}"))),
-        });
-        match result {
-            Ok(Some(VcpuExit::Broken(text))) if text.is_empty() => Ok(self.internal_error()),
-            Ok(Some(exit)) => Ok(exit),
-            Ok(None) => Ok(self.access().unwrap_or(VcpuExit::Again)),
+        match self.fd.run().map(Left::from) {
+            Ok(Left::Access) => Ok(self.access().unwrap_or(VcpuExit::Again)),
+            Ok(Left::InternalError) => Ok(self.internal_error()),
+            Ok(Left::For(exit)) => Ok(exit),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                 self.fd.set_kvm_immediate_exit(0);
                 Ok(VcpuExit::Again)
