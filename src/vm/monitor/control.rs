@@ -6,11 +6,12 @@
 //! `docs/interop/qmp-spec`), as far as a build needs it: whoever drives QEMU drives this monitor,
 //! the build's own driver first of all.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -56,8 +57,11 @@ pub trait Controls: Send + Sync {
 /// The listening socket and its clients. Cheap to clone.
 #[derive(Clone)]
 pub struct ControlSocket {
-    clients: Arc<Mutex<Vec<UnixStream>>>,
+    /// By number, for events.
+    clients: Arc<Mutex<Clients>>,
 }
+
+type Clients = BTreeMap<u64, UnixStream>;
 
 impl ControlSocket {
     /// Listens at `path`, which only this user may reach, and serves in threads until the process
@@ -82,11 +86,15 @@ impl ControlSocket {
         Ok(socket)
     }
 
+    fn clients(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn accept(&self, listener: &UnixListener, controls: &Arc<dyn Controls>) {
-        for client in listener.incoming().flatten() {
+        for (number, client) in (0..).zip(listener.incoming().flatten()) {
             let ready = client.set_write_timeout(Some(READING)).and_then(|()| client.try_clone());
             let Ok(events) = ready else { continue };
-            let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut clients = self.clients();
             if clients.len() == CLIENTS {
                 continue;
             }
@@ -97,10 +105,10 @@ impl ControlSocket {
                     // A client that is gone or talks nonsense is let go.
                     let _ = serve(&client, controls.as_ref());
                     let _ = client.shutdown(std::net::Shutdown::Both);
-                    all.tell("", &Value::Null);
+                    all.clients().remove(&number);
                 });
             if served.is_ok() {
-                clients.push(events);
+                clients.insert(number, events);
             }
         }
     }
@@ -112,15 +120,8 @@ impl ControlSocket {
             "seconds": since.as_secs(),
             "microseconds": since.subsec_micros(),
         });
-        let line = match event {
-            // Only looks who is still there.
-            "" => String::new(),
-            _ => format!("{}\r\n", json!({ "event": event, "data": data, "timestamp": timestamp })),
-        };
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.retain_mut(|client| {
-            client.peer_addr().is_ok() && client.write_all(line.as_bytes()).is_ok()
-        });
+        let event = json!({ "event": event, "data": data, "timestamp": timestamp });
+        self.clients().retain(|_, client| send(client, &event).is_ok());
     }
 }
 
