@@ -34,7 +34,7 @@ pub struct Buses {
 /// Why the guest's run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// Somebody asked for it: the guest, or [`Run::stop`].
+    /// Somebody asked for it: the guest, or whoever watches it.
     Asked(Request),
     /// A triple fault, with the registers.
     TripleFault(String),
@@ -80,11 +80,6 @@ impl Run {
     pub fn unclaimed(&self) -> Vec<String> {
         let unclaimed = self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner);
         unclaimed.iter().cloned().collect()
-    }
-
-    /// Ends the run from outside.
-    pub fn stop(&self, request: Request) {
-        self.finish(End::Asked(request));
     }
 
     /// The end, if it has come.
@@ -196,7 +191,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.run.finish(End::Asked(Request::PowerOff));
+        self.run.request(Request::PowerOff);
         let deadline = Instant::now() + PATIENCE;
         let count = self.threads.len() as u32;
         while self.threads.iter().any(|thread| !thread.is_finished()) {
