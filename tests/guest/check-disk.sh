@@ -14,14 +14,14 @@
 # Prints one line per check in TAP form; exit status 1 if any check fails.
 
 set -u
+# shellcheck source=../tap.sh
+. "$(dirname "$0")/../tap.sh"
 
 disk=${1:?usage: check-disk.sh DISK.raw [WORD...]}
 shift
 [ -f "$disk" ] || { echo "check-disk: $disk: no such file" >&2; exit 2; }
 [ "$(id -u)" -eq 0 ] || { echo 'check-disk: needs root to mount' >&2; exit 2; }
 
-number=0
-failures=0
 root=$(mktemp -d)
 leave() {
     umount "$root/boot" 2>/dev/null
@@ -30,20 +30,6 @@ leave() {
 }
 trap leave EXIT
 trap 'exit 130' INT TERM
-
-# check TEXT COMMAND...: the command's status decides
-check() {
-    text=$1
-    shift
-    number=$((number + 1))
-    if said=$("$@" 2>&1); then
-        echo "ok $number - $text"
-    else
-        echo "not ok $number - $text"
-        printf '%s\n' "$said" | head -n 10 | sed 's/^/# /'
-        failures=$((failures + 1))
-    fi
-}
 
 # partition N COLUMN: from the table, in sectors
 partition() { partx --raw --noheadings --nr "$1" --output "$2" "$disk"; }
@@ -168,5 +154,4 @@ for word; do
     check 'a word of the build occurs nowhere on the disk' no_word "$word"
 done
 
-echo "1..$number"
-[ "$failures" -eq 0 ]
+conclude

@@ -6,7 +6,7 @@
 # Looks at a running guest made from an image, with a metadata service on its
 # second serial port. Run inside as root:
 #
-#   ssh root@guest sh -s UUID HOSTNAME <check-guest.sh
+#   cat ../tap.sh check-guest.sh | ssh root@guest sh -s UUID HOSTNAME
 #
 # Prints one line per check in TAP form; exit status 1 if any check fails.
 
@@ -14,21 +14,6 @@ set -u
 
 uuid=${1:?usage: check-guest.sh UUID HOSTNAME}
 name=${2:?usage: check-guest.sh UUID HOSTNAME}
-number=0
-failures=0
-
-check() {
-    text=$1
-    shift
-    number=$((number + 1))
-    if said=$("$@" 2>&1); then
-        echo "ok $number - $text"
-    else
-        echo "not ok $number - $text"
-        printf '%s\n' "$said" | head -n 10 | sed 's/^/# /'
-        failures=$((failures + 1))
-    fi
-}
 
 cloud_init_done() {
     cloud-init status --wait --long
@@ -91,5 +76,4 @@ check 'name servers' name_servers
 check 'packages come from public mirrors alone' one_source
 check 'sshd takes keys only' sshd_policy
 
-echo "1..$number"
-[ "$failures" -eq 0 ]
+conclude

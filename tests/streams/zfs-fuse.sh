@@ -13,6 +13,8 @@
 # are not installed. Needs root. Prints one line per check in TAP form; exit
 # status 1 if any check fails.
 set -u
+# shellcheck source=../tap.sh
+. "$(dirname "$0")/../tap.sh"
 
 imgforge=$(realpath "${1:?usage: zfs-fuse.sh IMGFORGE [ROOT]}")
 root=${2:+$(realpath "$2")}
@@ -47,20 +49,6 @@ for _ in $(seq 100); do
 done
 [ "$ready" = 0 ] || { echo "zfs-fuse.sh: no pool: $(cat create.log daemon.log)" >&2; exit 2; }
 
-number=0
-failures=0
-check() { # TEXT COMMAND...
-    text=$1
-    shift
-    number=$((number + 1))
-    if said=$("$@" 2>&1); then
-        echo "ok $number - $text"
-    else
-        echo "not ok $number - $text"
-        printf '%s\n' "$said" | head -n 10 | sed 's/^/# /'
-        failures=$((failures + 1))
-    fi
-}
 
 # A disk with noise, text and holes, of an odd number of MiB.
 truncate -s 37M disk.raw
@@ -116,5 +104,4 @@ for _ in $(seq 300); do
     sleep 0.1
 done
 check "the pool is clean" bash -c "zpool status zones | tee /dev/stderr | grep -q 'No known data errors'"
-echo "1..$number"
-[ "$failures" = 0 ]
+conclude
