@@ -34,13 +34,3 @@ pub(crate) fn remove(disk: &Path) -> Outcome<()> {
         Failure::build("cannot remove a disk").because(error).fact("file", disk.display())
     })
 }
-
-/// Gives the disk its last name.
-pub(crate) fn rename(disk: &Path, to: &Path) -> Outcome<()> {
-    fs::rename(disk, to).map_err(|error| {
-        Failure::build("cannot rename the disk")
-            .because(error)
-            .fact("file", disk.display())
-            .fact("to", to.display())
-    })
-}

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::ledger::Account;
 use crate::export::{
     CompressedVolume, ImageFile, Manifest, ManifestInput, Options, Qcow2Options, StreamOptions,
-    compress_disk, compress_volume, image_version, write_qcow2_disk,
+    compress_disk, compress_volume, image_version, move_disk, write_qcow2_disk,
 };
 use crate::target::Format;
 use crate::ui::{Event, Outcome};
@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &Context) -> Outcome<(Vec<PathBuf>, String)> {
     }
     let disk = context.disk();
     if formats.contains(&Format::Raw) {
-        files.push(image.name_raw(&disk)?);
+        files.push(image.name_raw(&disk).await?);
     } else {
         super::disk::remove(&disk)?;
     }
@@ -139,10 +139,10 @@ impl<'a> Image<'a> {
         Written { files: vec![path], note }
     }
 
-    fn name_raw(&self, disk: &Path) -> Outcome<PathBuf> {
+    async fn name_raw(&self, disk: &Path) -> Outcome<PathBuf> {
+        let Context { events, token, .. } = self.context;
         let path = self.path(Format::Raw);
-        super::disk::rename(disk, &path)?;
-        let bytes = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+        let bytes = move_disk(disk, &path, events, token).await?;
         self.say(&path, bytes, None);
         Ok(path)
     }

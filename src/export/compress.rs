@@ -4,16 +4,11 @@
 
 //! One pass from disk to compressed file: chunks → threads that deflate → digests → file.
 //!
-//! A reader thread cuts the source into chunks, any number of threads turn each into a gzip
-//! member, and the caller's thread puts the members in order, hashes and writes them. All queues
-//! are short, so memory stays within a few MiB per thread, and a slow disk slows the reader.
-//! Chunks of zeros all share one member that is made once.
+//! Each chunk becomes a gzip member on one of many threads (see [`pipeline`]); the caller's thread
+//! hashes and writes them in order. Chunks of zeros all share one member that is made once.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use sha1::{Digest, Sha1};
@@ -22,9 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::gzip::Encoder;
 use super::partial::{Partial, cannot_write};
-use super::qcow2::{Qcow2Options, write_qcow2};
-use super::source::{CHUNK, Chunk, RawDisk, Source};
-use super::stream::{StreamOptions, VolumeStream};
+use super::pipeline::{self, Feed, Made, Piece, interrupted};
+use super::source::{CHUNK, Chunk, Source};
 use crate::ui::{Event, Events, Failure, Outcome};
 
 /// How to compress.
@@ -57,87 +51,6 @@ pub struct Compressed {
     pub sha256: String,
 }
 
-/// Compresses the raw disk at `disk` into the gzip file `to`, off the async threads.
-///
-/// # Errors
-/// As [`compress`].
-pub async fn compress_disk(
-    disk: &Path,
-    to: &Path,
-    options: Options,
-    events: &Events,
-    cancel: &CancellationToken,
-) -> Outcome<Compressed> {
-    let (disk, to) = (disk.to_owned(), to.to_owned());
-    let (events, cancel) = (events.clone(), cancel.clone());
-    let work = move || compress(&mut RawDisk::open(&disk)?, &to, options, &events, &cancel);
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Failure::build("the compression ended unexpectedly").because(error))?
-}
-
-/// A volume's stream, compressed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CompressedVolume {
-    /// The file.
-    pub file: Compressed,
-    /// The volume's size in bytes.
-    pub volume_size: u64,
-    /// The snapshot's guid.
-    pub guid: u64,
-}
-
-/// Turns the raw disk at `disk` into the send stream of a volume and that into the gzip file
-/// `to`, in one pass, off the async threads.
-///
-/// # Errors
-/// As [`compress`] and [`VolumeStream::new`]; also when the disk is shorter than its partition
-/// table says.
-pub async fn compress_volume(
-    disk: &Path,
-    to: &Path,
-    stream: StreamOptions,
-    options: Options,
-    events: &Events,
-    cancel: &CancellationToken,
-) -> Outcome<CompressedVolume> {
-    let (disk, to) = (disk.to_owned(), to.to_owned());
-    let (events, cancel) = (events.clone(), cancel.clone());
-    let work = move || {
-        let mut disk = RawDisk::open(&disk)?;
-        disk.check_partitions()?;
-        let mut stream = VolumeStream::new(&mut disk, &stream)?;
-        let file = compress(&mut stream, &to, options, &events, &cancel)?;
-        Ok(CompressedVolume { file, volume_size: stream.volume_size(), guid: stream.guid() })
-    };
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Failure::build("the export ended unexpectedly").because(error))?
-}
-
-/// Writes the raw disk at `disk` as the qcow2 image `to`, off the async threads; returns its size in
-/// bytes.
-///
-/// # Errors
-/// As [`write_qcow2`].
-pub async fn write_qcow2_disk(
-    disk: &Path,
-    to: &Path,
-    options: Qcow2Options,
-    events: &Events,
-    cancel: &CancellationToken,
-) -> Outcome<u64> {
-    let (disk, to) = (disk.to_owned(), to.to_owned());
-    let (events, cancel) = (events.clone(), cancel.clone());
-    let work = move || {
-        let mut disk = RawDisk::open(&disk)?;
-        write_qcow2(&mut disk, &to, options, &events, &cancel).map(|done| done.bytes)
-    };
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Failure::build("the export ended unexpectedly").because(error))?
-}
-
 /// Compresses a source into the gzip file `to`. The file has that name only when it is whole
 /// and durable; whatever fails, nothing stays behind. Blocks.
 ///
@@ -157,25 +70,6 @@ pub fn compress(
     Ok(done)
 }
 
-/// What the writer takes from the ordered queue.
-enum Slot {
-    Member(Receiver<Result<Member, String>>),
-    Zeros(u64),
-    Failed(Failure),
-}
-
-/// A chunk on its way to a compressing thread, with the way back.
-struct Job {
-    data: Vec<u8>,
-    reply: SyncSender<Result<Member, String>>,
-}
-
-/// A compressed chunk, with the chunk's buffer to use again.
-struct Member {
-    packed: Vec<u8>,
-    data: Vec<u8>,
-}
-
 /// As [`compress`], into anything. `to` is its name for messages.
 pub(super) fn pump(
     source: &mut dyn Source,
@@ -186,47 +80,40 @@ pub(super) fn pump(
     cancel: &CancellationToken,
 ) -> Outcome<Compressed> {
     check_level(options.level)?;
-    let threads = thread_count(options.threads);
-    let total = source.progress().map_or_else(|| source.total(), |(_, total)| total);
-    let what = format!("compressing {}", source.name());
-    let (jobs, queue) = sync_channel::<Job>(threads);
-    let (slots, ordered) = sync_channel::<(Slot, Option<u64>)>(2 * threads + 2);
-    let (spare, buffers) = sync_channel::<Vec<u8>>(4 * threads + 4);
-    let queue = Mutex::new(queue);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| work(&queue, options.level));
+    let total = source.span();
+    let mut meter = Meter::new(events, format!("compressing {}", source.name()), total);
+    let mut writer = Writer::new(sink, to, options.level)?;
+    let worker = || {
+        let mut encoder = Encoder::new(options.level);
+        move |data: &[u8]| encoder.member(data)
+    };
+    pipeline::ordered(Chunks(source), options.threads, worker, to, cancel, |made, at| {
+        match made {
+            Made::Zeros(count) => writer.zeros(count, cancel)?,
+            Made::Data(packed, data) => writer.member(&packed, data.len() as u64)?,
         }
-        scope.spawn(move || read(source, &jobs, &slots, &buffers, cancel));
-        let mut writer = Writer::new(sink, to, options.level)?;
-        let mut meter = Meter::new(events, what, total);
-        // `ordered` is dropped on every way out, which ends the reader and then the workers.
-        for (slot, at) in ordered {
-            if cancel.is_cancelled() {
-                return Err(interrupted(to));
-            }
-            match slot {
-                Slot::Failed(failure) => return Err(failure),
-                Slot::Zeros(count) => writer.zeros(count, cancel)?,
-                Slot::Member(member) => {
-                    let member = member
-                        .recv()
-                        .map_err(|error| error.to_string())
-                        .and_then(|member| member)
-                        .map_err(|why| Failure::build(format!("cannot compress: {why}")))?;
-                    writer.member(&member.packed, member.data.len() as u64)?;
-                    let _ = spare.try_send(member.data);
-                }
-            }
-            meter.at(at.unwrap_or(writer.source_bytes));
-        }
-        if cancel.is_cancelled() {
-            return Err(interrupted(to));
-        }
-        let done = writer.finish()?;
-        meter.end(total.unwrap_or(done.source_bytes));
-        Ok(done)
-    })
+        meter.at(at.unwrap_or(writer.source_bytes));
+        Ok(())
+    })?;
+    let done = writer.finish()?;
+    meter.end(total.unwrap_or(done.source_bytes));
+    Ok(done)
+}
+
+/// A source as the pipeline wants it.
+struct Chunks<'a>(&'a mut dyn Source);
+
+impl Feed for Chunks<'_> {
+    fn next(&mut self, buffer: Vec<u8>) -> Outcome<Option<Piece>> {
+        Ok(self.0.next(buffer)?.map(|chunk| match chunk {
+            Chunk::Data(data) => Piece::Data(data),
+            Chunk::Zeros(count) => Piece::Zeros(count),
+        }))
+    }
+
+    fn at(&self) -> Option<u64> {
+        self.0.progress().map(|(done, _)| done)
+    }
 }
 
 /// Refuses a level that deflate does not have.
@@ -236,60 +123,6 @@ pub(super) fn check_level(level: u32) -> Outcome<()> {
     }
     Err(Failure::input(format!("compression level {level} does not exist"))
         .hint("use a level from 1 (fast) to 9 (small)"))
-}
-
-/// The threads to compress with when `asked`; 0 means one per processor.
-pub(super) fn thread_count(asked: usize) -> usize {
-    match asked {
-        0 => thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        asked => asked,
-    }
-}
-
-pub(super) fn interrupted(to: &Path) -> Failure {
-    Failure::interrupted(format!("interrupted while writing {}", to.display()))
-}
-
-/// The reader's thread: source to queues, until the end, an error, or nobody listens any more.
-fn read(
-    source: &mut dyn Source,
-    jobs: &SyncSender<Job>,
-    slots: &SyncSender<(Slot, Option<u64>)>,
-    buffers: &Receiver<Vec<u8>>,
-    cancel: &CancellationToken,
-) {
-    while !cancel.is_cancelled() {
-        let (slot, job) = match source.next(buffers.try_recv().unwrap_or_default()) {
-            Ok(None) => return,
-            Ok(Some(Chunk::Zeros(count))) => (Slot::Zeros(count), None),
-            Ok(Some(Chunk::Data(data))) => {
-                let (reply, member) = sync_channel(1);
-                (Slot::Member(member), Some(Job { data, reply }))
-            }
-            Err(failure) => (Slot::Failed(failure), None),
-        };
-        let failed = matches!(slot, Slot::Failed(_));
-        let at = source.progress().map(|(done, _)| done);
-        if slots.send((slot, at)).is_err() || failed {
-            return;
-        }
-        if job.is_some_and(|job| jobs.send(job).is_err()) {
-            return;
-        }
-    }
-}
-
-/// A compressing thread.
-fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
-    let mut encoder = Encoder::new(level);
-    loop {
-        // The lock is held while waiting, which only means that the threads wait in line.
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { data, reply }) = job else { return };
-        let packed = encoder.member(&data);
-        // The receiver is gone when the writer has failed.
-        let _ = reply.send(packed.map(|packed| Member { packed, data }));
-    }
 }
 
 /// The end of the pipe: digests and file.

@@ -13,7 +13,7 @@ use std::process::Command;
 use proptest::prelude::*;
 
 use super::*;
-use crate::export::{Placement, copy_raw};
+use crate::export::{Placement, RawDisk, compress_disk, copy_raw};
 
 fn no_cancel() -> CancellationToken {
     CancellationToken::new()

@@ -13,14 +13,15 @@ use std::str::FromStr;
 
 use tokio_util::sync::CancellationToken;
 
-use super::compress::{Meter, Options, interrupted, pump};
+use super::compress::{Meter, Options, pump};
 use super::forward::{Interruptible, RawStream};
 use super::gunzip::GunzipDisk;
 use super::partial::{Partial, STANDARD, cannot_write};
+use super::pipeline::interrupted;
 use super::qcow2::{self, Qcow2Disk, Qcow2Options};
 use super::raw::write_sparse;
 use super::source::{CHUNK, Chunk, RawDisk, Source};
-use super::stream::{StreamOptions, VolumeStream, open_stream, read_stream};
+use super::stream::{StreamOptions, VolumeStream, read_stream};
 use crate::ui::{Events, Failure, Outcome};
 
 /// What a disk is stored as.
@@ -75,19 +76,9 @@ impl ImageFormat {
         }
     }
 
-    /// It can be written to and read from a pipe.
-    pub fn is_stream(self) -> bool {
-        self != Self::Qcow2
-    }
-
     /// It is compressed in any case.
-    pub fn is_gzip(self) -> bool {
+    fn is_gzip(self) -> bool {
         matches!(self, Self::RawGz | Self::ZfsGz)
-    }
-
-    /// It is a ZFS send stream, compressed or not.
-    pub fn is_zfs(self) -> bool {
-        matches!(self, Self::Zfs | Self::ZfsGz)
     }
 }
 
@@ -175,33 +166,24 @@ pub fn open_source(
     size: Option<u64>,
     cancel: &CancellationToken,
 ) -> Outcome<Box<dyn Source>> {
-    match (format, from) {
+    let (input, name, known): (Box<dyn Read + Send>, _, _) = match (format, from) {
         (ImageFormat::Raw, Place::File(path)) => {
             let disk = RawDisk::open(path)?;
             disk.check_partitions()?;
-            Ok(Box::new(disk))
+            return Ok(Box::new(disk));
         }
-        (ImageFormat::Raw, Place::Standard) => {
+        (ImageFormat::Qcow2, Place::File(path)) => return Ok(Box::new(Qcow2Disk::open(path)?)),
+        (_, Place::File(path)) => (Box::new(open(path)?), path.display().to_string(), None),
+        (_, Place::Standard) => {
             let (input, known) = standard_input(cancel)?;
-            Ok(Box::new(RawStream::new(Box::new(input), "standard input", size.or(known))))
+            (Box::new(input), "standard input".to_owned(), known)
         }
-        (ImageFormat::RawGz, Place::File(path)) => {
-            let name = path.display().to_string();
-            Ok(Box::new(GunzipDisk::new(Box::new(open(path)?), &name)))
-        }
-        (ImageFormat::RawGz, Place::Standard) => {
-            let (input, _) = standard_input(cancel)?;
-            Ok(Box::new(GunzipDisk::new(Box::new(input), "standard input")))
-        }
-        (ImageFormat::Qcow2, Place::File(path)) => Ok(Box::new(Qcow2Disk::open(path)?)),
-        (ImageFormat::Qcow2, Place::Standard) => Err(needs_file("read")),
-        (ImageFormat::Zfs | ImageFormat::ZfsGz, Place::File(path)) => {
-            Ok(Box::new(open_stream(path)?))
-        }
-        (ImageFormat::Zfs | ImageFormat::ZfsGz, Place::Standard) => {
-            let (input, _) = standard_input(cancel)?;
-            Ok(Box::new(read_stream(Box::new(input), "standard input")?))
-        }
+    };
+    match format {
+        ImageFormat::Raw => Ok(Box::new(RawStream::new(input, &name, size.or(known)))),
+        ImageFormat::RawGz => Ok(Box::new(GunzipDisk::new(input, &name))),
+        ImageFormat::Zfs | ImageFormat::ZfsGz => Ok(Box::new(read_stream(input, &name)?)),
+        ImageFormat::Qcow2 => Err(needs_file("read")),
     }
 }
 
@@ -293,15 +275,15 @@ fn write_forward(
             sink.write_all(&zeros[..part]).map_err(|error| cannot_write(to, error, at))?;
             at += part as u64;
             rest -= part as u64;
-            meter.at(at);
+            meter.at(source.done(at));
         }
         if cancel.is_cancelled() {
             return Err(interrupted(to));
         }
-        meter.at(at);
+        meter.at(source.done(at));
     }
     sink.flush().map_err(|error| cannot_write(to, error, at))?;
-    meter.end(at);
+    meter.end(source.done(at));
     Ok(at)
 }
 
@@ -310,7 +292,7 @@ fn meter<'a>(events: &'a Events, source: &dyn Source, to: &Path) -> Meter<'a> {
         Some(STANDARD) => "writing to standard output".to_owned(),
         _ => format!("writing {}", to.display()),
     };
-    Meter::new(events, what, source.progress().map_or_else(|| source.total(), |(_, total)| total))
+    Meter::new(events, what, source.span())
 }
 
 fn open(path: &Path) -> Outcome<File> {

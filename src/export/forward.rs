@@ -117,7 +117,7 @@ pub(super) fn chunk(mut buffer: Vec<u8>, count: usize) -> Option<Chunk> {
 }
 
 /// Reads until the buffer is full or the input ends.
-pub(super) fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn fill(input: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match input.read(&mut buffer[filled..]) {

@@ -6,6 +6,7 @@
 
 mod check;
 mod compress;
+mod disk;
 mod format;
 mod forward;
 mod gunzip;
@@ -13,6 +14,7 @@ mod gzip;
 mod manifest;
 mod partial;
 mod partitions;
+mod pipeline;
 mod qcow2;
 mod raw;
 mod requirements;
@@ -21,10 +23,8 @@ mod source;
 mod stream;
 
 pub use check::{FileFacts, check_manifest};
-pub use compress::{
-    Compressed, CompressedVolume, Options, compress, compress_disk, compress_volume,
-    write_qcow2_disk,
-};
+pub use compress::{Compressed, Options, compress};
+pub use disk::{CompressedVolume, compress_disk, compress_volume, move_disk, write_qcow2_disk};
 pub use format::{ImageFormat, Place, SinkOptions, check_content, open_source, write_sink};
 pub use forward::RawStream;
 pub use gunzip::GunzipDisk;

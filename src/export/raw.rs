@@ -11,8 +11,9 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
-use super::compress::{Meter, interrupted};
+use super::compress::Meter;
 use super::partial::{Partial, cannot_write, sync_parent};
+use super::pipeline::interrupted;
 use super::source::{Chunk, RawDisk, Source};
 use crate::ui::{Events, Failure, Outcome};
 
@@ -81,13 +82,13 @@ pub(super) fn write_sparse(
                 buffer = data;
             }
         }
-        meter.at(at);
+        meter.at(source.done(at));
     }
     if cancel.is_cancelled() {
         return Err(interrupted(to));
     }
     file.set_len(at).map_err(|error| cannot_write(to, error, at))?;
-    meter.end(at);
+    meter.end(source.done(at));
     Ok(at)
 }
 

@@ -49,6 +49,16 @@ pub trait Source: Send {
     fn progress(&self) -> Option<(u64, Option<u64>)> {
         None
     }
+
+    /// Bytes done of what a user watches, of which `given` are given.
+    fn done(&self, given: u64) -> u64 {
+        self.progress().map_or(given, |(done, _)| done)
+    }
+
+    /// Bytes in all of what a user watches, when known beforehand.
+    fn span(&self) -> Option<u64> {
+        self.progress().map_or_else(|| self.total(), |(_, total)| total)
+    }
 }
 
 /// A raw disk: a sparse file or a block device. Holes are found by `SEEK_DATA` where the file

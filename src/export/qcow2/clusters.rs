@@ -4,19 +4,12 @@
 
 //! A source cut into whole clusters, however it cuts itself.
 
+use super::super::pipeline::{Feed, Piece};
 use super::super::source::{CHUNK, Chunk, Source};
 use crate::ui::{Failure, Outcome};
 
-/// Some clusters of the disk, in order.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
-    /// Bytes, a whole number of clusters.
-    Data(Vec<u8>),
-    /// That many clusters of zeros.
-    Zeros(u64),
-}
-
-/// Pulls clusters out of a source. The last one is filled up with zeros.
+/// Pulls whole clusters out of a source; zeros are counted in clusters. The last one is filled up
+/// with zeros.
 pub(super) struct Clusters<'a> {
     source: &'a mut dyn Source,
     cluster: usize,
@@ -35,31 +28,6 @@ impl<'a> Clusters<'a> {
     /// Bytes that the source has given so far.
     pub(super) fn size(&self) -> u64 {
         self.size
-    }
-
-    /// The next piece, or `None` at the end.
-    ///
-    /// # Errors
-    /// Those of the source.
-    pub(super) fn next(&mut self, mut buffer: Vec<u8>) -> Outcome<Option<Piece>> {
-        loop {
-            if let Some(piece) = self.take_zeros() {
-                return Ok(Some(piece));
-            }
-            match self.source.next(std::mem::take(&mut buffer))? {
-                None => return Ok(self.rest()),
-                Some(Chunk::Zeros(count)) => {
-                    self.grow(count)?;
-                    self.zeros = count;
-                }
-                Some(Chunk::Data(data)) => {
-                    self.grow(data.len() as u64)?;
-                    if let Some(piece) = self.take_data(data) {
-                        return Ok(Some(piece));
-                    }
-                }
-            }
-        }
     }
 
     fn grow(&mut self, count: u64) -> Outcome<()> {
@@ -107,6 +75,33 @@ impl<'a> Clusters<'a> {
         let whole = self.carry.len().next_multiple_of(self.cluster);
         self.carry.resize(whole, 0);
         Some(Piece::Data(std::mem::take(&mut self.carry)))
+    }
+}
+
+impl Feed for Clusters<'_> {
+    fn next(&mut self, mut buffer: Vec<u8>) -> Outcome<Option<Piece>> {
+        loop {
+            if let Some(piece) = self.take_zeros() {
+                return Ok(Some(piece));
+            }
+            match self.source.next(std::mem::take(&mut buffer))? {
+                None => return Ok(self.rest()),
+                Some(Chunk::Zeros(count)) => {
+                    self.grow(count)?;
+                    self.zeros = count;
+                }
+                Some(Chunk::Data(data)) => {
+                    self.grow(data.len() as u64)?;
+                    if let Some(piece) = self.take_data(data) {
+                        return Ok(Some(piece));
+                    }
+                }
+            }
+        }
+    }
+
+    fn at(&self) -> Option<u64> {
+        Some(self.size)
     }
 }
 

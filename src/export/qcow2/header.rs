@@ -44,7 +44,8 @@ impl Header {
     /// When it is no qcow2 image, damaged, or uses what is not supported; says what.
     pub(super) fn read(path: &Path, file: &File, length: u64) -> Outcome<Self> {
         let mut bytes = [0; LOOKED_AT];
-        let filled = read_start(file, &mut bytes)
+        let filled = usize::try_from(length).map_or(LOOKED_AT, |length| length.min(LOOKED_AT));
+        file.read_exact_at(&mut bytes[..filled], 0)
             .map_err(|error| Failure::build(cannot_read(path)).because(error))?;
         let refuse = |refusal: Refusal| refusal.failure(path);
         Self::parse(&bytes[..filled], length, |at, buffer| file.read_exact_at(buffer, at))
@@ -215,20 +216,6 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn long(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|long| u64::from_be_bytes(*long))
-}
-
-/// Fills the buffer as far as the file goes.
-fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 /// Why an image is not read.

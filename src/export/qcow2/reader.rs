@@ -124,8 +124,10 @@ impl Qcow2Disk {
                             self.expand(at, host, packed)?;
                             let within = self.within(at);
                             let bytes = self.expanded.1.get(within..within + length);
-                            buffer[filled..filled + length]
-                                .copy_from_slice(bytes.unwrap_or_default());
+                            let room = buffer.get_mut(filled..filled + length);
+                            if let (Some(room), Some(bytes)) = (room, bytes) {
+                                room.copy_from_slice(bytes);
+                            }
                         }
                     }
                 }

@@ -7,16 +7,14 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::compress::{Meter, check_level, interrupted, thread_count};
+use super::super::compress::{Meter, check_level};
 use super::super::partial::Partial;
+use super::super::pipeline::{self, Feed, Made, Piece, interrupted};
 use super::super::source::{Source, is_zero};
-use super::clusters::{Clusters, Piece};
+use super::clusters::Clusters;
 use super::deflate::Packer;
 use super::layout::{CLUSTER, CLUSTER_BITS, Layout};
 use super::{COMPRESSED, COPIED, LARGEST_L1, SECTOR};
@@ -158,8 +156,8 @@ impl<'a> Image<'a> {
     }
 
     /// Stores clusters as a compressing thread left them.
-    fn store_packed(&mut self, packed: &Packed) -> Outcome<()> {
-        let clusters = packed.data.chunks_exact(CLUSTER as usize);
+    fn store_packed(&mut self, packed: &Packed, data: &[u8]) -> Outcome<()> {
+        let clusters = data.chunks_exact(CLUSTER as usize);
         let mut rest = packed.bytes.as_slice();
         for (cluster, form) in clusters.zip(&packed.forms) {
             match *form {
@@ -257,25 +255,9 @@ fn store(
     Ok(clusters.size())
 }
 
-/// What the caller's thread takes from the ordered queue.
-enum Slot {
-    Packed(Receiver<Result<Packed, String>>),
-    Zeros(u64),
-    Failed(Failure),
-    /// All is said; the source's size.
-    End(u64),
-}
-
-/// Clusters on their way to a compressing thread, with the way back.
-struct Job {
-    data: Vec<u8>,
-    reply: SyncSender<Result<Packed, String>>,
-}
-
 /// Clusters after compression.
 struct Packed {
-    data: Vec<u8>,
-    /// What each cluster of `data` has become.
+    /// What each cluster has become.
     forms: Vec<Form>,
     /// The compressed clusters, one after the other.
     bytes: Vec<u8>,
@@ -288,8 +270,7 @@ enum Form {
     Packed(usize),
 }
 
-/// With compression: a thread reads, others compress, this one writes in order. All queues are
-/// short, so memory stays within a few MiB per thread. Returns the source's size.
+/// With compression, by many threads (see [`pipeline`]). Returns the source's size.
 fn compress(
     clusters: Clusters<'_>,
     image: &mut Image<'_>,
@@ -297,86 +278,25 @@ fn compress(
     mut meter: Meter<'_>,
     cancel: &CancellationToken,
 ) -> Outcome<u64> {
-    let threads = thread_count(options.threads);
-    let (jobs, queue) = sync_channel::<Job>(threads);
-    let (slots, ordered) = sync_channel::<Slot>(2 * threads + 2);
-    let (spare, buffers) = sync_channel::<Vec<u8>>(4 * threads + 4);
-    let queue = Mutex::new(queue);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| work(&queue, options.level));
+    let worker = || {
+        let mut packer = Packer::new(options.level);
+        move |data: &[u8]| pack(&mut packer, data)
+    };
+    let to = image.to;
+    let end = pipeline::ordered(clusters, options.threads, worker, to, cancel, |made, _| {
+        match made {
+            Made::Zeros(count) => image.skip(count)?,
+            Made::Data(packed, data) => image.store_packed(&packed, data)?,
         }
-        scope.spawn(move || read(clusters, &jobs, &slots, &buffers, cancel));
-        // `ordered` is dropped on every way out, which ends the reader and then the workers.
-        for slot in ordered {
-            if cancel.is_cancelled() {
-                break;
-            }
-            match slot {
-                Slot::Failed(failure) => return Err(failure),
-                Slot::Zeros(count) => image.skip(count)?,
-                Slot::Packed(packed) => {
-                    let packed = packed
-                        .recv()
-                        .map_err(|error| error.to_string())
-                        .and_then(|packed| packed)
-                        .map_err(|why| Failure::build(format!("cannot compress: {why}")))?;
-                    image.store_packed(&packed)?;
-                    let _ = spare.try_send(packed.data);
-                }
-                Slot::End(size) => {
-                    meter.end(size);
-                    return Ok(size);
-                }
-            }
-            meter.at(image.at * CLUSTER);
-        }
-        // The reader stops without an end only when the run is interrupted.
-        Err(interrupted(image.to))
-    })
+        meter.at(image.at * CLUSTER);
+        Ok(())
+    })?;
+    let size = end.unwrap_or_default();
+    meter.end(size);
+    Ok(size)
 }
 
-/// The reader's thread: source to queues, until the end, an error, or nobody listens any more.
-fn read(
-    mut clusters: Clusters<'_>,
-    jobs: &SyncSender<Job>,
-    slots: &SyncSender<Slot>,
-    buffers: &Receiver<Vec<u8>>,
-    cancel: &CancellationToken,
-) {
-    while !cancel.is_cancelled() {
-        let (slot, job) = match clusters.next(buffers.try_recv().unwrap_or_default()) {
-            Ok(None) => (Slot::End(clusters.size()), None),
-            Ok(Some(Piece::Zeros(count))) => (Slot::Zeros(count), None),
-            Ok(Some(Piece::Data(data))) => {
-                let (reply, packed) = sync_channel(1);
-                (Slot::Packed(packed), Some(Job { data, reply }))
-            }
-            Err(failure) => (Slot::Failed(failure), None),
-        };
-        let last = matches!(slot, Slot::Failed(_) | Slot::End(_));
-        if slots.send(slot).is_err() || last {
-            return;
-        }
-        if job.is_some_and(|job| jobs.send(job).is_err()) {
-            return;
-        }
-    }
-}
-
-/// A compressing thread.
-fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
-    let mut packer = Packer::new(level);
-    loop {
-        // The lock is held while waiting, which only means that the threads wait in line.
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { data, reply }) = job else { return };
-        // The receiver is gone when the writer has failed.
-        let _ = reply.send(pack(&mut packer, data));
-    }
-}
-
-fn pack(packer: &mut Packer, data: Vec<u8>) -> Result<Packed, String> {
+fn pack(packer: &mut Packer, data: &[u8]) -> Result<Packed, String> {
     let mut bytes = Vec::with_capacity(data.len() / 2);
     let mut forms = Vec::with_capacity(data.len() / CLUSTER as usize);
     for cluster in data.chunks_exact(CLUSTER as usize) {
@@ -389,7 +309,7 @@ fn pack(packer: &mut Packer, data: Vec<u8>) -> Result<Packed, String> {
             Form::Plain
         });
     }
-    Ok(Packed { data, forms, bytes })
+    Ok(Packed { forms, bytes })
 }
 
 #[cfg(test)]

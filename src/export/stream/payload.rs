@@ -4,7 +4,7 @@
 
 //! Blocks as they travel in streams of `zfs send -c` and `-e`: compressed.
 
-use std::io::Read;
+use crate::export::forward::fill;
 
 /// Compression codes of ZFS.
 const OFF: u8 = 2;
@@ -28,16 +28,8 @@ pub(super) fn unpack(code: u8, packed: &[u8], out: &mut [u8]) -> Result<(), Stri
 }
 
 fn inflate(packed: &[u8], out: &mut [u8]) -> Result<usize, String> {
-    let mut decoder = flate2::read::ZlibDecoder::new(packed);
-    let mut filled = 0;
-    while let Some(room) = out.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match decoder.read(room) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) => return Err(format!("a gzip block is damaged: {error}")),
-        }
-    }
-    Ok(filled)
+    fill(&mut flate2::read::ZlibDecoder::new(packed), out)
+        .map_err(|error| format!("a gzip block is damaged: {error}"))
 }
 
 /// The length, big-endian, then one raw block; the rest is padding.

@@ -16,6 +16,7 @@ use super::info::StreamInfo;
 use super::record::{CHECKSUM, DATA, Kind, LENGTH, PROPERTIES, Record};
 use super::rules::{self, Begin, Block};
 use super::{payload, properties};
+use crate::export::forward::fill;
 use crate::export::source::{CHUNK, Chunk, Source};
 use crate::ui::{Failure, Outcome};
 
@@ -375,7 +376,7 @@ impl StreamReader {
             self.package_end()?;
         }
         let mut more = [0];
-        match read_some(&mut self.input, &mut more) {
+        match fill(&mut self.input, &mut more) {
             Ok(0) => Ok(()),
             Ok(_) => Err(self.bad("bytes follow it, which imgadm takes for an error")),
             Err(error) => Err(self.cut(Some(error))),
@@ -456,22 +457,10 @@ impl Source for StreamReader {
 }
 
 /// Fills `buffer`; the error is `None` at an early end.
-fn read_exact(input: &mut dyn Read, mut buffer: &mut [u8]) -> Result<(), Option<io::Error>> {
-    while !buffer.is_empty() {
-        match read_some(input, buffer) {
-            Ok(0) => return Err(None),
-            Ok(count) => buffer = buffer.get_mut(count..).unwrap_or_default(),
-            Err(error) => return Err(Some(error)),
-        }
-    }
-    Ok(())
-}
-
-fn read_some(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match input.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
+fn read_exact(input: &mut dyn Read, buffer: &mut [u8]) -> Result<(), Option<io::Error>> {
+    match fill(input, buffer) {
+        Ok(count) if count == buffer.len() => Ok(()),
+        Ok(_) => Err(None),
+        Err(error) => Err(Some(error)),
     }
 }

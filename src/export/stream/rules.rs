@@ -12,7 +12,7 @@ const LARGEST_BLOCK: u64 = 16 << 20;
 pub(super) const LARGEST_PROPERTIES: u64 = 1 << 20;
 
 /// Feature flags by bit; those we can read are marked.
-const FEATURES: [(u32, &str, bool); 17] = [
+const FEATURES: [(u32, &str, bool); 16] = [
     (0, "dedup", false),
     (1, "dedupprops", false),
     (2, "sa_spill", false),
@@ -29,7 +29,6 @@ const FEATURES: [(u32, &str, bool); 17] = [
     (27, "switch_to_large_blocks", true),
     (28, "longname", false),
     (29, "large_microzap", false),
-    (30, "dedup_reflow", false),
 ];
 
 /// What BEGIN says.
