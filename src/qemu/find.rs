@@ -23,7 +23,7 @@ const INSTALL_OVMF: &str = "install it: `apt-get install ovmf` (Debian, Ubuntu),
 
 /// Code and variable images that belong together, as distributors install them; first the ones
 /// with 4 MiB of flash, which newer releases maintain.
-const FIRMWARE: [(&str, &str); 10] = [
+pub(crate) const OVMF_PLACES: [(&str, &str); 10] = [
     ("usr/share/OVMF/OVMF_CODE_4M.fd", "usr/share/OVMF/OVMF_VARS_4M.fd"),
     ("usr/share/OVMF/OVMF_CODE.fd", "usr/share/OVMF/OVMF_VARS.fd"),
     ("usr/share/edk2/ovmf/OVMF_CODE.fd", "usr/share/edk2/ovmf/OVMF_VARS.fd"),
@@ -142,7 +142,7 @@ impl Search {
             }
             return Ok(firmware);
         }
-        FIRMWARE
+        OVMF_PLACES
             .iter()
             .map(|(code, variables)| UefiFirmware {
                 code: self.root.join(code),
@@ -151,7 +151,7 @@ impl Search {
             .find(|firmware| firmware.code.is_file() && firmware.variables.is_file())
             .ok_or_else(|| {
                 Failure::build("there is no UEFI firmware for QEMU (OVMF)")
-                    .fact("looked", self.root.join(FIRMWARE[0].0).display())
+                    .fact("looked", self.root.join(OVMF_PLACES[0].0).display())
                     .fact("also in", "the places of Fedora, Arch, SUSE, Gentoo and QEMU itself")
                     .hint(INSTALL_OVMF)
             })
@@ -164,7 +164,7 @@ impl Search {
 }
 
 /// The variable store beside a code image, by the usual names.
-fn beside(code: &Path) -> Option<PathBuf> {
+pub(crate) fn beside(code: &Path) -> Option<PathBuf> {
     let name = code.file_name()?.to_str()?;
     let pairs = [("CODE", "VARS"), ("code", "vars")];
     let candidates = pairs.iter().filter(|(from, _)| name.contains(from));

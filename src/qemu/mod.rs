@@ -22,6 +22,7 @@ mod wire;
 
 pub use argv::Accel;
 pub use driver::QemuDriver;
+pub(crate) use find::{OVMF_PLACES, beside};
 pub use find::{Program, Search, UefiFirmware};
 pub use leftover::end_leftover;
 pub(crate) use process::on_path;

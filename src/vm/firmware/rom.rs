@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::variables;
 use super::volume::{self, Kind};
+use crate::qemu::{OVMF_PLACES, beside};
 use crate::ui::{Failure, Outcome};
 use crate::vm::memory::HIGH_BASE;
 
@@ -19,19 +20,6 @@ use crate::vm::memory::HIGH_BASE;
 const LARGEST: u64 = 16 << 20;
 /// Both are multiples of what processors map.
 const PAGE: usize = 4096;
-
-/// Where distributors install a UEFI for a plain machine; first the ones with 4 MiB of flash.
-const OVMF: [&str; 9] = [
-    "usr/share/OVMF/OVMF_CODE_4M.fd",
-    "usr/share/OVMF/OVMF_CODE.fd",
-    "usr/share/edk2/ovmf/OVMF_CODE.fd",
-    "usr/share/edk2/x64/OVMF_CODE.4m.fd",
-    "usr/share/edk2-ovmf/x64/OVMF_CODE.fd",
-    "usr/share/edk2-ovmf/OVMF_CODE.fd",
-    "usr/share/qemu/ovmf-x86_64-4m-code.bin",
-    "usr/share/qemu/edk2-x86_64-code.fd",
-    "usr/local/share/qemu/edk2-x86_64-code.fd",
-];
 
 /// Where platforms with bhyve keep theirs: SmartOS, OmniOS, FreeBSD.
 const BHYVE: [&str; 4] = [
@@ -189,20 +177,14 @@ impl Search {
             });
         }
         for profile in order {
-            let places: &[&str] = match profile {
-                Profile::Bhyve => &BHYVE,
-                Profile::Ovmf => &OVMF,
-            };
-            let installed = places.iter().map(|place| self.root.join(place));
-            if let Some(path) = installed.into_iter().find(|path| path.is_file()) {
+            let mut installed = places(*profile).into_iter().map(|place| self.root.join(place));
+            if let Some(path) = installed.find(|path| path.is_file()) {
                 return Rom::open(&path, Some(*profile), beside(&path).as_deref());
             }
         }
-        let looked = order.iter().map(|profile| match profile {
-            Profile::Bhyve => self.root.join(BHYVE[0]),
-            Profile::Ovmf => self.root.join(OVMF[0]),
-        });
-        let looked: Vec<String> = looked.map(|path| path.display().to_string()).collect();
+        let looked = order.iter().filter_map(|profile| places(*profile).into_iter().next());
+        let looked: Vec<String> =
+            looked.map(|place| self.root.join(place).display().to_string()).collect();
         Err(Failure::build("there is no UEFI firmware for the virtual machine")
             .fact("looked", looked.join("\n"))
             .fact("also in", "the places of other distributions")
@@ -210,12 +192,12 @@ impl Search {
     }
 }
 
-/// The variable store beside a code image, by the usual names.
-fn beside(code: &Path) -> Option<PathBuf> {
-    let name = code.file_name()?.to_str()?;
-    let pairs = [("CODE", "VARS"), ("code", "vars")];
-    let candidates = pairs.iter().filter(|(from, _)| name.contains(from));
-    candidates.map(|(from, to)| code.with_file_name(name.replace(from, to))).find(|f| f.is_file())
+/// Where firmware of a profile is installed, below the root.
+fn places(profile: Profile) -> Vec<&'static str> {
+    match profile {
+        Profile::Bhyve => BHYVE.to_vec(),
+        Profile::Ovmf => OVMF_PLACES.iter().map(|(code, _)| *code).collect(),
+    }
 }
 
 /// Tells the profiles apart. OVMF ends in a table of GUIDs for whoever loads it; bhyve's ends in
