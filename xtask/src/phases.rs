@@ -10,21 +10,24 @@ use std::process::Command;
 use crate::media::{self, Medium};
 use crate::process::{self, Log, command};
 use crate::suite::{Count, Phase};
-use crate::{boot, demo, illumos, licences, packages, readme, whole_build};
+use crate::{boot, demo, illumos, licences, packages, readme, streams, whole_build};
 
-type Verdict = Result<Count, (String, Count)>;
+/// How a phase ends.
+pub(crate) type Verdict = Result<Count, (String, Count)>;
 
 /// Everything.
 pub(crate) const ALL: &[Phase] = &[
     quick("format", lacks_nothing, format),
     quick("clippy", lacks_nothing, clippy),
     quick("shell", lacks_shellcheck, shell),
+    quick("ansible", lacks_ansible_lint, ansible),
     quick("unit", lacks_test_tools, unit),
     quick("cli", lacks_test_tools, integration),
-    quick("streams", streams_lack, streams),
+    quick("streams", streams::lacks_zfs_fuse, streams::zfs_fuse),
     quick("licences", lacks_nothing, |log| whole(licences::check(log))),
     Phase { is_optional: true, ..quick("deny", lacks_cargo_deny, deny) },
     quick("illumos", lacks_apt, illumos_clean),
+    quick("openzfs", streams::lacks_lab, streams::openzfs),
     quick("readme", lacks_nothing, readme::check),
     quick("tiny", lacks_build_tools, tiny),
     quick("failures", lacks_build_tools, failures),
@@ -57,6 +60,10 @@ fn lacks_shellcheck() -> Option<String> {
     lacks(&[("shellcheck", "shellcheck")])
 }
 
+fn lacks_ansible_lint() -> Option<String> {
+    lacks(&[("ansible-playbook", "ansible-core"), ("ansible-lint", "ansible-lint")])
+}
+
 fn lacks_test_tools() -> Option<String> {
     lacks(packages::TESTS).or_else(lacks_build_tools)
 }
@@ -65,7 +72,7 @@ fn lacks_build_tools() -> Option<String> {
     lacks(packages::BUILD).or_else(|| lacks(packages::MEDIUM))
 }
 
-fn lacks_apt() -> Option<String> {
+pub(crate) fn lacks_apt() -> Option<String> {
     process::which("apt-get").is_none().then(|| "needs a Debian machine: no apt-get".into())
 }
 
@@ -73,7 +80,7 @@ fn lacks_cargo_deny() -> Option<String> {
     process::which("cargo-deny").is_none().then(|| "cargo-deny is not installed".into())
 }
 
-fn cargo(arguments: &[&str]) -> Command {
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = process::cargo();
     cargo.args(arguments);
     cargo
@@ -125,40 +132,18 @@ fn starts_as_shell(file: &Path) -> bool {
     matches!(first, b"#!/bin/sh" | b"#!/bin/bash" | b"#!/bin/busybox sh")
 }
 
+/// The roles, by the strictest rules of their own checker.
+fn ansible(log: &Log) -> Verdict {
+    let lint = ["--offline", "--strict", "--nocolor", "-p", "ansible/site.yml", "ansible"];
+    let syntax = ["--syntax-check", "--inventory", "localhost,", "ansible/site.yml"];
+    whole(
+        log.run(600, &command("ansible-lint", &lint))
+            .and_then(|()| log.run(120, &command("ansible-playbook", &syntax))),
+    )
+}
+
 fn unit(log: &Log) -> Verdict {
     counted(log, &["--workspace", "--lib", "--bins"])
-}
-
-fn streams_lack() -> Option<String> {
-    if !process::is_root() {
-        return Some("needs root, for a ZFS daemon of its own".into());
-    }
-    lacks_apt()
-}
-
-/// Send streams, received by a real ZFS and sent back.
-fn streams(log: &Log) -> Verdict {
-    let root = process::root().join("target/zfs-fuse");
-    let mut fetch = Command::new(process::root().join("xtask/recipes/zfs-fuse.sh"));
-    let mut count = Count::default();
-    let result = log
-        .run(300, fetch.arg(&root))
-        .and_then(|()| {
-            log.run(
-                3600,
-                &cargo(&["build", "--locked", "--package", "imgforge", "--bin", "imgforge"]),
-            )
-        })
-        .and_then(|()| {
-            let mut script = Command::new(process::root().join("tests/streams/zfs-fuse.sh"));
-            script.arg(demo::target_directory().join("debug/imgforge")).arg(&root);
-            whole_build::checks(log, 900, &mut script, &mut count)
-        });
-    match result {
-        Ok(()) if count.failed == 0 => Ok(count),
-        Ok(()) => Err((format!("{} checks failed", count.failed), count)),
-        Err(reason) => Err((reason, count)),
-    }
 }
 
 /// Every file of `tests/` but the one whose tests are whole builds.
