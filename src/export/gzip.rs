@@ -6,45 +6,46 @@
 //! file for every `gzip -d` since the format exists.
 
 use crc32fast::Hasher;
-use flate2::{Compress, Compression, FlushCompress, Status};
+use libdeflater::{CompressionLvl, Compressor};
+
+/// Identification, method and no flags.
+const HEADER: usize = 10;
+/// CRC and length.
+const TRAILER: usize = 8;
 
 /// Makes gzip members, each complete in itself.
 pub(super) struct Encoder {
-    deflate: Compress,
+    deflate: Compressor,
     level: u32,
 }
 
 impl Encoder {
     /// `level` is 1 to 9.
     pub(super) fn new(level: u32) -> Self {
-        Self { deflate: Compress::new(Compression::new(level), false), level }
+        let known = i32::try_from(level).ok().and_then(|level| CompressionLvl::new(level).ok());
+        Self { deflate: Compressor::new(known.unwrap_or_default()), level }
     }
 
     /// The member that holds `data` (at most 4 GiB less one byte).
     pub(super) fn member(&mut self, data: &[u8]) -> Result<Vec<u8>, String> {
+        let length = u32::try_from(data.len()).map_err(|e| e.to_string())?;
         let extra_flags = match self.level {
             9 => 2,
             1 => 4,
             _ => 0,
         };
-        let mut out = Vec::with_capacity(data.len() / 2 + 1024);
+        let bound = self.deflate.deflate_compress_bound(data.len());
+        let mut out = vec![0; HEADER + bound + TRAILER];
+        let (head, rest) = out.split_at_mut(HEADER);
         // No name and no time: equal data gives equal members. 3: Unix.
-        out.extend_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, extra_flags, 3]);
-        self.deflate.reset();
-        loop {
-            let consumed = usize::try_from(self.deflate.total_in()).map_err(|e| e.to_string())?;
-            let rest = data.get(consumed..).unwrap_or_default();
-            match self.deflate.compress_vec(rest, &mut out, FlushCompress::Finish) {
-                Ok(Status::StreamEnd) => break,
-                Ok(Status::Ok | Status::BufError) => out.reserve(data.len() / 4 + 1024),
-                Err(error) => return Err(error.to_string()),
-            }
-        }
+        head.copy_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, extra_flags, 3]);
+        let packed = self.deflate.deflate_compress(data, rest).map_err(|e| e.to_string())?;
         let mut crc = Hasher::new();
         crc.update(data);
+        out.truncate(HEADER + packed);
         out.extend_from_slice(&crc.finalize().to_le_bytes());
-        let length = u32::try_from(data.len()).map_err(|e| e.to_string())?;
         out.extend_from_slice(&length.to_le_bytes());
+        out.shrink_to_fit();
         Ok(out)
     }
 }
@@ -67,7 +68,7 @@ mod tests {
         let data: Vec<u8> = (0..1u64 << 17)
             .flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
             .collect();
-        for level in [1, 6, 9] {
+        for level in 1..=9 {
             let mut encoder = Encoder::new(level);
             assert_eq!(unpack(&encoder.member(&data).unwrap()), data);
             assert_eq!(unpack(&encoder.member(b"").unwrap()), b"");
