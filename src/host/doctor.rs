@@ -288,7 +288,7 @@ fn optional(
     means: &str,
     remedy: &str,
 ) -> Finding {
-    match crate::qemu::on_path(program, path) {
+    match crate::vm::child::on_path(program, path) {
         Some(file) => Finding::fine(id, file.display()),
         None => Finding::bad(id, Severity::Warn, format!("no {program} on PATH"), means, remedy),
     }

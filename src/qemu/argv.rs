@@ -10,16 +10,10 @@ use serde_json::{Value, json};
 
 use crate::ui::{Failure, Outcome};
 use crate::vm::MachineSpec;
+use crate::vm::child::{CDROM_ID, DISK_ID, PID_FILE, QMP_SOCKET, VNC_SOCKET};
 
-/// Names of the files that QEMU makes or uses in the run directory.
-pub(super) const QMP_SOCKET: &str = "qmp.sock";
-pub(super) const VNC_SOCKET: &str = "vnc.sock";
-pub(super) const PID_FILE: &str = "qemu.pid";
+/// The firmware's variables in the run directory.
 pub(super) const VARIABLES: &str = "vars.fd";
-
-/// Ids of the devices that later commands and counters name.
-pub(super) const DISK_ID: &str = "disk0";
-pub(super) const CDROM_ID: &str = "cdrom";
 
 /// Longest path of a UNIX socket on the systems we know (`sun_path` less its final zero; macOS
 /// and the BSDs have 104, Linux and illumos 108).
@@ -270,7 +264,7 @@ mod tests {
         -S
         -action reboot=shutdown,shutdown=poweroff,panic=pause
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
-        -pidfile /run/x,,y/qemu.pid
+        -pidfile /run/x,,y/monitor.pid
         -blockdev {"driver":"file","node-name":"code","filename":"/fw/CODE.fd","read-only":true}
         -blockdev {"driver":"file","node-name":"vars","filename":"/run/x,y/vars.fd"}
         -blockdev {"driver":"raw","node-name":"disk","discard":"unmap","detect-zeroes":"unmap","cache":{"direct":false,"no-flush":true},"file":{"driver":"file","filename":"/out/disk.raw","aio":"threads","discard":"unmap","cache":{"direct":false,"no-flush":true}}}
@@ -315,7 +309,7 @@ mod tests {
         -rtc base=utc
         -S
         -action reboot=reset,shutdown=poweroff,panic=pause
-        -pidfile /run/x,,y/qemu.pid
+        -pidfile /run/x,,y/monitor.pid
         -blockdev {"driver":"raw","node-name":"disk","discard":"unmap","detect-zeroes":"unmap","cache":{"direct":false,"no-flush":false},"file":{"driver":"file","filename":"/out/disk.raw","aio":"threads","discard":"unmap","cache":{"direct":false,"no-flush":false}}}
         -device virtio-blk-pci,id=disk0,drive=disk,bootindex=1,write-cache=on,discard=on
         -netdev user,id=net0,ipv6=off

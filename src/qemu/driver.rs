@@ -12,23 +12,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use super::argv::{Accel, QMP_SOCKET, Settings, VARIABLES, VNC_SOCKET, argv};
+use super::argv::{Accel, Settings, VARIABLES, argv};
 use super::find::{Program, Search, UefiFirmware};
-use super::machine::{Parts, QemuMachine};
-use super::process::Process;
-use super::qmp::{Qmp, QmpError, QmpEvent};
-use super::wire::forwarded_ports;
+use super::usernet::forwarded_ports;
 use crate::net::user;
 use crate::ui::{Failure, Outcome};
+use crate::vm::child::{
+    ChildMachine, Parts, Process, QMP_SOCKET, Qmp, QmpError, STARTING, VNC_SOCKET, shake_hands,
+};
 use crate::vm::{Driver, Firmware, Machine, MachineSpec};
-
-/// From exec to an answering control channel. A tenth of a second on an idle host.
-const STARTING: Duration = Duration::from_secs(30);
-/// How often the control channel is tried meanwhile.
-const TRYING: Duration = Duration::from_millis(5);
 
 /// Runs machines with QEMU as a child process.
 #[derive(Debug, Clone)]
@@ -53,7 +47,7 @@ impl QemuDriver {
         &self.program
     }
 
-    async fn attempt(&self, spec: &MachineSpec, sandbox: bool) -> Outcome<QemuMachine> {
+    async fn attempt(&self, spec: &MachineSpec, sandbox: bool) -> Outcome<ChildMachine> {
         let firmware = match spec.firmware {
             Firmware::Uefi => Some(self.search.uefi()?),
             Firmware::Bios => None,
@@ -62,8 +56,9 @@ impl QemuDriver {
         let arguments = argv(spec, Settings { accel: self.accel, uefi_code, sandbox })?;
         prepare(&spec.run_dir, firmware.as_ref())?;
         let leash = self.search.setpriv().filter(|_| !spec.may_outlive_us);
-        let process = Process::spawn(&self.program.path, &arguments, leash.as_deref()).await?;
-        let (qmp, events) = match self.shake_hands(spec, &process).await {
+        let process =
+            Process::spawn(&self.program.path, &arguments, leash.as_deref(), Vec::new()).await?;
+        let (qmp, events) = match shake_hands(&spec.run_dir, &process).await {
             Ok(session) => session,
             Err(error) => return Err(self.not_started(&process, &arguments, error).await),
         };
@@ -71,7 +66,7 @@ impl QemuDriver {
             Ok(ports) => ports,
             Err(error) => return Err(self.not_started(&process, &arguments, error).await),
         };
-        Ok(QemuMachine::new(Parts {
+        Ok(ChildMachine::new(Parts {
             process,
             qmp,
             events,
@@ -80,37 +75,6 @@ impl QemuDriver {
             disk: spec.disk.clone(),
             has_cdrom: spec.cdrom.is_some(),
         }))
-    }
-
-    /// Connects as soon as QEMU listens; ends early when QEMU does.
-    async fn shake_hands(
-        &self,
-        spec: &MachineSpec,
-        process: &Process,
-    ) -> Result<(Qmp, mpsc::Receiver<QmpEvent>), QmpError> {
-        let socket = spec.run_dir.join(QMP_SOCKET);
-        let deadline = Instant::now() + STARTING;
-        let mut end = process.end();
-        let mut ticks = interval(TRYING);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let connect = async {
-            loop {
-                ticks.tick().await;
-                if socket.exists() {
-                    match Qmp::connect(&socket, STARTING).await {
-                        // Bound but not yet listening, or gone again with the process.
-                        Err(QmpError::Closed(_)) => {}
-                        answer => return answer,
-                    }
-                }
-            }
-        };
-        tokio::select! {
-            answer = timeout_at(deadline, connect) => answer.unwrap_or_else(|_| {
-                Err(QmpError::Silent { command: "connect".into(), after: STARTING })
-            }),
-            _ = end.wait() => Err(QmpError::Closed("QEMU ended".into())),
-        }
     }
 
     /// The failure with QEMU's own words in it, once it has ended.

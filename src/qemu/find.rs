@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::process::on_path;
 use crate::ui::{Failure, Outcome};
+use crate::vm::child::on_path;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 /// The oldest QEMU with every option that the driver uses (`-action`).

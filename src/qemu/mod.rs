@@ -5,27 +5,18 @@
 //! The QEMU driver: argv and QMP, nothing else.
 //!
 //! One run, in order: [`Search`] finds the program and the firmware; [`argv`] turns the
-//! specification into arguments; [`process`] starts QEMU paused, in a process group of its own,
-//! and hears its last words; [`qmp`] speaks to it; [`machine`] makes both into a
-//! [`crate::vm::Machine`]; [`driver`] ties them together. [`leftover`] ends what a killed build
-//! left running.
+//! specification into arguments; [`crate::vm::child`] starts QEMU paused, speaks to it and makes a
+//! [`crate::vm::Machine`] of it; [`driver`] ties them together.
 
 mod argv;
-mod counters;
 mod driver;
 mod find;
-mod leftover;
-mod machine;
-mod process;
-mod qmp;
-mod wire;
+mod usernet;
 
 pub use argv::Accel;
 pub use driver::QemuDriver;
 pub(crate) use find::{OVMF_PLACES, beside};
 pub use find::{Program, Search, UefiFirmware};
-pub use leftover::end_leftover;
-pub(crate) use process::on_path;
 
 #[cfg(test)]
 mod tests;

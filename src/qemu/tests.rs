@@ -7,7 +7,6 @@
 
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -15,9 +14,7 @@ use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, interval, timeout};
 
-use super::argv::{QMP_SOCKET, Settings, argv};
-use super::process::Process;
-use super::{Accel, QemuDriver, Search, end_leftover};
+use super::{Accel, QemuDriver, Search};
 use crate::vm::{Driver, Exit, Firmware, Forward, Machine, MachineEvent, MachineSpec, VncEndpoint};
 
 /// Generous: the machines that run these tests are often busy with others.
@@ -292,40 +289,6 @@ async fn a_qemu_that_is_terminated_from_outside_is_no_success() {
     kill(Pid::from_raw(machine.pid().cast_signed()), Signal::SIGTERM).unwrap();
     let exit = soon(machine.wait_exit()).await.unwrap();
     assert!(matches!(&exit, Exit::Failed(text) if text.contains("signal")), "{exit:?}");
-}
-
-#[tokio::test]
-async fn what_a_killed_build_left_is_ended_by_its_socket() {
-    let bench = bench(&[]);
-    assert!(!soon(end_leftover(&bench.spec.run_dir)).await.unwrap(), "nothing there");
-    let settings = Settings { accel: Accel::Tcg, uefi_code: None, sandbox: true };
-    let arguments = argv(&bench.spec, settings).unwrap();
-    let program = Search::from_environment().program().unwrap().path;
-    let process = Process::spawn(&program, &arguments, None).await.unwrap();
-    let socket: PathBuf = bench.spec.run_dir.join(QMP_SOCKET);
-    until("the control socket", || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
-    assert!(soon(end_leftover(&bench.spec.run_dir)).await.unwrap());
-    assert_eq!(soon(process.end().wait()).await.unwrap().code(), Some(0), "it quit in order");
-    assert!(!soon(end_leftover(&bench.spec.run_dir)).await.unwrap(), "nothing there any more");
-}
-
-#[tokio::test]
-async fn a_leftover_whose_socket_is_deaf_is_killed_by_its_id() {
-    let bench = bench(&[]);
-    // Our own session holds the socket, so that a second one gets no greeting.
-    let machine = start(&bench).await;
-    assert!(soon(end_leftover(&bench.spec.run_dir)).await.unwrap());
-    let exit = soon(machine.wait_exit()).await.unwrap();
-    assert!(matches!(&exit, Exit::Failed(text) if text.contains("signal: 9")), "{exit:?}");
-}
-
-#[tokio::test]
-async fn a_pid_file_that_names_a_stranger_harms_nobody() {
-    let bench = bench(&[]);
-    let stranger = Process::spawn(Path::new("/bin/sleep"), &["1000".into()], None).await.unwrap();
-    std::fs::write(bench.spec.run_dir.join("qemu.pid"), format!("{}\n", stranger.pid())).unwrap();
-    assert!(!soon(end_leftover(&bench.spec.run_dir)).await.unwrap());
-    assert!(alive(stranger.pid()));
 }
 
 /// Not a test: the process that the next one kills.

@@ -6,6 +6,7 @@
 
 pub mod bus;
 pub mod cable;
+pub mod child;
 pub mod dev;
 mod driver;
 pub mod firmware;

@@ -2,7 +2,7 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-//! One running QEMU as a [`Machine`].
+//! One running monitor as a [`Machine`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::argv::CDROM_ID;
+use super::CDROM_ID;
 use super::counters::{block_counters, process_counters};
 use super::process::{End, Killer, LastWords, Process};
 use super::qmp::{Qmp, QmpError, QmpEvent};
@@ -27,7 +27,7 @@ use crate::vm::{Exit, Machine, MachineEvent, MachineStats, VncEndpoint};
 
 /// Longest time for a command; they take milliseconds on an idle host.
 const ANSWERING: Duration = Duration::from_secs(20);
-/// From QEMU's farewell to the end of the process; it may still write back a disk.
+/// From the monitor's farewell to the end of the process; it may still write back a disk.
 const LEAVING: Duration = Duration::from_secs(120);
 /// From the loss of the control channel to the end of the process.
 const HANGING_UP: Duration = Duration::from_secs(10);
@@ -37,19 +37,19 @@ const QUITTING: Duration = Duration::from_secs(3);
 const EVENTS_KEPT: usize = 1024;
 
 /// What the driver hands over.
-pub(super) struct Parts {
-    pub(super) process: Process,
-    pub(super) qmp: Qmp,
-    pub(super) events: mpsc::Receiver<QmpEvent>,
-    pub(super) ports: BTreeMap<u16, SocketAddr>,
-    pub(super) vnc: PathBuf,
-    pub(super) disk: PathBuf,
-    pub(super) has_cdrom: bool,
+pub(crate) struct Parts {
+    pub(crate) process: Process,
+    pub(crate) qmp: Qmp,
+    pub(crate) events: mpsc::Receiver<QmpEvent>,
+    pub(crate) ports: BTreeMap<u16, SocketAddr>,
+    pub(crate) vnc: PathBuf,
+    pub(crate) disk: PathBuf,
+    pub(crate) has_cdrom: bool,
 }
 
-/// A machine that QEMU runs. After a guest's panic QEMU stays, paused, so that the screen can
+/// A machine that another process runs. After a guest's panic QEMU stays, paused, so that the screen can
 /// still be read, until `wait_exit`, `kill` or drop.
-pub(super) struct QemuMachine {
+pub(crate) struct ChildMachine {
     process: Process,
     qmp: Qmp,
     ports: BTreeMap<u16, SocketAddr>,
@@ -83,8 +83,8 @@ impl Shared {
     }
 }
 
-impl QemuMachine {
-    pub(super) fn new(parts: Parts) -> Self {
+impl ChildMachine {
+    pub(crate) fn new(parts: Parts) -> Self {
         let shared = Arc::new(Shared::default());
         let (sender, exit) = watch::channel(None);
         let watcher = Watcher {
@@ -115,7 +115,7 @@ impl QemuMachine {
             let words = self.process.last_words().text();
             let closed = matches!(error, QmpError::Closed(_));
             let failure = failure.because(error);
-            if closed && !words.is_empty() { failure.fact("qemu", words) } else { failure }
+            if closed && !words.is_empty() { failure.fact("monitor", words) } else { failure }
         })
     }
 
@@ -125,14 +125,14 @@ impl QemuMachine {
     }
 }
 
-impl Drop for QemuMachine {
+impl Drop for ChildMachine {
     fn drop(&mut self) {
         self.watching.abort();
     }
 }
 
 #[async_trait]
-impl Machine for QemuMachine {
+impl Machine for ChildMachine {
     fn pid(&self) -> u32 {
         self.process.pid()
     }
@@ -172,12 +172,13 @@ impl Machine for QemuMachine {
             Ok(exit) => exit.clone(),
             Err(_) => None,
         };
-        let exit = exit.unwrap_or_else(|| Exit::Failed("nobody watches QEMU any more".to_owned()));
+        let exit =
+            exit.unwrap_or_else(|| Exit::Failed("nobody watches the monitor any more".to_owned()));
         if matches!(exit, Exit::Panicked(_)) {
             self.process.kill();
         }
         if !self.gone_within(LEAVING).await {
-            return Err(Failure::build("QEMU does not end").fact("pid", self.process.pid()));
+            return Err(Failure::build("the monitor does not end").fact("pid", self.process.pid()));
         }
         if !matches!(exit, Exit::Killed | Exit::Failed(_)) {
             sync(&self.disk).await?;
@@ -218,7 +219,7 @@ impl Machine for QemuMachine {
         if !self.gone_within(QUITTING).await {
             self.process.kill();
             if !self.gone_within(QUITTING).await {
-                return Err(Failure::build("QEMU does not end, even when killed")
+                return Err(Failure::build("the monitor does not end, even when killed")
                     .fact("pid", self.process.pid()));
             }
         }
@@ -229,7 +230,7 @@ impl Machine for QemuMachine {
     }
 }
 
-/// Makes events of QEMU's and decides how the run ended.
+/// Makes events of the monitor's and decides how the run ended.
 struct Watcher {
     events: mpsc::Receiver<QmpEvent>,
     end: End,
@@ -255,7 +256,7 @@ impl Watcher {
                 break self.leave(LEAVING).await;
             }
         };
-        // What QEMU said before it ended may still be in the socket.
+        // What the monitor said before it ended may still be in the socket.
         while let Ok(Some(event)) = timeout(Duration::from_secs(2), self.events.recv()).await {
             self.take(event);
         }
@@ -313,9 +314,13 @@ impl Watcher {
             Some("guest-reset") => Exit::Reset,
             Some("guest-panic") => Exit::Panicked("the guest panicked".to_owned()),
             _ if killing => Exit::Killed,
-            Some("host-signal") => Exit::Failed("QEMU was ended by a signal from outside".into()),
-            Some("host-qmp-quit") => Exit::Failed("QEMU was told to quit from outside".into()),
-            Some(reason) => Exit::Failed(format!("QEMU ended: {reason}")),
+            Some("host-signal") => {
+                Exit::Failed("the monitor was ended by a signal from outside".into())
+            }
+            Some("host-qmp-quit") => {
+                Exit::Failed("the monitor was told to quit from outside".into())
+            }
+            Some(reason) => Exit::Failed(format!("the monitor ended: {reason}")),
             None => Exit::Failed(last_words(&self.words, status)),
         }
     }
@@ -324,7 +329,11 @@ impl Watcher {
 fn last_words(words: &LastWords, status: Option<ExitStatus>) -> String {
     let status = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());
     let text = words.text();
-    if text.is_empty() { format!("QEMU ended ({status})") } else { format!("{text} ({status})") }
+    if text.is_empty() {
+        format!("the monitor ended ({status})")
+    } else {
+        format!("{text} ({status})")
+    }
 }
 
 fn panic_text(data: &Value) -> String {
@@ -367,8 +376,9 @@ mod tests {
     use super::*;
 
     async fn watched() -> (Watcher, Arc<Shared>, watch::Receiver<Option<Exit>>, Process) {
-        let process =
-            Process::spawn(Path::new("/bin/sleep"), &["1000".into()], None).await.unwrap();
+        let process = Process::spawn(Path::new("/bin/sleep"), &["1000".into()], None, Vec::new())
+            .await
+            .unwrap();
         let shared = Arc::new(Shared::default());
         let (sender, exit) = watch::channel(None);
         let (_, events) = mpsc::channel(1);
@@ -415,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_qemu_that_says_farewell_but_stays_is_killed() {
+    async fn a_monitor_that_says_farewell_but_stays_is_killed() {
         let (mut watcher, _shared, mut exit, process) = watched().await;
         watcher.take(("SHUTDOWN".into(), json!({ "guest": true, "reason": "guest-shutdown" })));
         let status = watcher.leave(Duration::from_millis(50)).await;

@@ -2,7 +2,7 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-//! The QEMU process: started in a process group of its own, heard to its last word, never left.
+//! The monitor's process: started in a process group of its own, heard to its last word, never left.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::ui::{Failure, Outcome};
 
-/// How much of QEMU's standard error is kept: its end.
+/// How much of its standard error is kept: its end.
 const KEPT: usize = 8 * 1024;
 /// How long a killed process may take to go when its owner is dropped.
 const GOING: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const DRAINING: Duration = Duration::from_millis(500);
 /// A thread of its own starts it, waits for it and kills it, so that no process id is used after
 /// the kernel gave it to another process, and so that the "parent death signal", which Linux
 /// sends when the *thread* that started a process ends, comes with our own end only.
-pub(super) struct Process {
+pub(crate) struct Process {
     pid: u32,
     kill: mpsc::UnboundedSender<Order>,
     ended: watch::Receiver<Option<ExitStatus>>,
@@ -41,15 +41,16 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `program`. `leash` is `setpriv` of util-linux when the host has it: the process
-    /// then dies with us even when we are killed with signal 9.
+    /// Starts `program` with `input` on its standard input. `leash` is `setpriv` of util-linux when
+    /// the host has it: the process then dies with us even when we are killed with signal 9.
     ///
     /// # Errors
     /// The program cannot be executed.
-    pub(super) async fn spawn(
+    pub(crate) async fn spawn(
         program: &Path,
         arguments: &[String],
         leash: Option<&Path>,
+        input: Vec<u8>,
     ) -> Outcome<Self> {
         let mut command = match leash {
             Some(setpriv) => {
@@ -59,7 +60,8 @@ impl Process {
             }
             None => Command::new(program),
         };
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
+        command.args(arguments).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped());
         // Ctrl-C at the terminal is for us: the guest is stopped in order, not by accident.
         command.process_group(0).kill_on_drop(true);
 
@@ -71,15 +73,15 @@ impl Process {
         let keeper = Keeper { kills, end, words: Arc::clone(&words) };
         let told = Arc::clone(&gone);
         let failed = |error: std::io::Error| {
-            Failure::build("cannot start QEMU")
+            Failure::build("cannot start the virtual machine monitor")
                 .because(error)
                 .fact("file", program.display())
                 .hint("run `imgforge doctor`")
         };
         std::thread::Builder::new()
-            .name("qemu-keeper".to_owned())
+            .name("monitor-keeper".to_owned())
             .spawn(move || {
-                keep(command, keeper, started);
+                keep(command, input, keeper, started);
                 *lock(&told.0) = true;
                 told.1.notify_all();
             })
@@ -92,39 +94,39 @@ impl Process {
     }
 
     /// Process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Whether it has ended.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended.borrow().is_some()
     }
 
     /// A handle with which to wait for its end.
-    pub(super) fn end(&self) -> End {
+    pub(crate) fn end(&self) -> End {
         End(self.ended.clone())
     }
 
     /// Sends SIGKILL, unless it has ended.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.killer().kill();
     }
 
     /// Lets it run on when this handle is dropped.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         self.released.store(true, Ordering::SeqCst);
         // The keeper is gone only when the process is.
         let _ = self.kill.send(Order::Release);
     }
 
     /// A handle with which to kill it.
-    pub(super) fn killer(&self) -> Killer {
+    pub(crate) fn killer(&self) -> Killer {
         Killer(self.kill.clone())
     }
 
     /// The end of its standard error, fit to print.
-    pub(super) fn last_words(&self) -> Arc<LastWords> {
+    pub(crate) fn last_words(&self) -> Arc<LastWords> {
         Arc::clone(&self.words)
     }
 }
@@ -151,11 +153,11 @@ enum Order {
 }
 
 /// Kills a process.
-pub(super) struct Killer(mpsc::UnboundedSender<Order>);
+pub(crate) struct Killer(mpsc::UnboundedSender<Order>);
 
 impl Killer {
     /// Sends SIGKILL, unless the process has ended.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         // The keeper is gone only when the process is.
         let _ = self.0.send(Order::Kill);
     }
@@ -163,11 +165,11 @@ impl Killer {
 
 /// Waits for a process's end.
 #[derive(Clone)]
-pub(super) struct End(watch::Receiver<Option<ExitStatus>>);
+pub(crate) struct End(watch::Receiver<Option<ExitStatus>>);
 
 impl End {
     /// Returns its status, or `None` when nobody could learn it.
-    pub(super) async fn wait(&mut self) -> Option<ExitStatus> {
+    pub(crate) async fn wait(&mut self) -> Option<ExitStatus> {
         match self.0.wait_for(Option::is_some).await {
             Ok(status) => *status,
             Err(_) => None,
@@ -182,7 +184,12 @@ struct Keeper {
 }
 
 /// The keeper thread: one small event loop around one child.
-fn keep(mut command: Command, keeper: Keeper, started: oneshot::Sender<std::io::Result<u32>>) {
+fn keep(
+    mut command: Command,
+    input: Vec<u8>,
+    keeper: Keeper,
+    started: oneshot::Sender<std::io::Result<u32>>,
+) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -202,6 +209,12 @@ fn keep(mut command: Command, keeper: Keeper, started: oneshot::Sender<std::io::
         if started.send(Ok(pid)).is_err() {
             // Nobody waits any more; dropping the child kills it.
             return;
+        }
+        if let Some(mut stdin) = child.stdin.take() {
+            tokio::spawn(async move {
+                // One that does not read it ends with its own reason.
+                let _ = stdin.write_all(&input).await;
+            });
         }
         keep_child(&mut child, keeper).await;
     });
@@ -246,7 +259,7 @@ async fn listen(mut from: impl AsyncRead + Unpin, words: Arc<LastWords>) {
 
 /// The end of what a process said.
 #[derive(Debug, Default)]
-pub(super) struct LastWords(Mutex<VecDeque<u8>>);
+pub(crate) struct LastWords(Mutex<VecDeque<u8>>);
 
 impl LastWords {
     fn add(&self, bytes: &[u8]) {
@@ -258,7 +271,7 @@ impl LastWords {
 
     /// Its last lines, without control characters and without the program's own name; empty when
     /// it said nothing.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let bytes: Vec<u8> = lock(&self.0).iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<String> = text
@@ -297,7 +310,7 @@ mod tests {
 
     async fn shell(script: &str) -> Process {
         let arguments = ["-c".to_owned(), script.to_owned()];
-        Process::spawn(Path::new("/bin/sh"), &arguments, None).await.unwrap()
+        Process::spawn(Path::new("/bin/sh"), &arguments, None, Vec::new()).await.unwrap()
     }
 
     #[tokio::test]
@@ -337,7 +350,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_start_is_an_error_with_its_name() {
-        let error = Process::spawn(Path::new("/no/such/qemu"), &[], None).await.err().unwrap();
+        let error =
+            Process::spawn(Path::new("/no/such/qemu"), &[], None, Vec::new()).await.err().unwrap();
         assert!(error.to_string().contains("/no/such/qemu"), "{error}");
     }
 }

@@ -20,22 +20,22 @@ use tokio::time::timeout;
 
 use super::wire::{self, Lines, Message, WireError};
 
-/// Events kept for a reader that is busy; QEMU waits when there are more.
+/// Events kept for a reader that is busy; the monitor waits when there are more.
 const EVENT_ROOM: usize = 256;
 
 /// What happened to a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum QmpError {
-    #[error("QEMU refused `{command}`: {text}")]
+pub(crate) enum QmpError {
+    #[error("the monitor refused `{command}`: {text}")]
     Refused { command: String, text: String },
-    #[error("QEMU did not answer `{command}` within {} s", .after.as_secs_f32())]
+    #[error("the monitor did not answer `{command}` within {} s", .after.as_secs_f32())]
     Silent { command: String, after: Duration },
-    #[error("QEMU's control channel is closed: {0}")]
+    #[error("the monitor's control channel is closed: {0}")]
     Closed(String),
 }
 
 /// One event: its name and data.
-pub(super) type QmpEvent = (String, Value);
+pub(crate) type QmpEvent = (String, Value);
 
 type Answer = Result<Value, String>;
 
@@ -46,7 +46,7 @@ enum Pending {
 }
 
 /// An open session. Dropping it closes the connection.
-pub(super) struct Qmp {
+pub(crate) struct Qmp {
     lines: mpsc::Sender<Vec<u8>>,
     pending: Arc<Mutex<Pending>>,
     next_id: AtomicU64,
@@ -55,7 +55,7 @@ pub(super) struct Qmp {
 
 impl Qmp {
     /// Connects to `socket` and negotiates; all within `deadline`.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         socket: &Path,
         deadline: Duration,
     ) -> Result<(Self, mpsc::Receiver<QmpEvent>), QmpError> {
@@ -66,7 +66,7 @@ impl Qmp {
     }
 
     /// Waits for the greeting and leaves negotiation mode.
-    pub(super) async fn negotiate(
+    pub(crate) async fn negotiate(
         stream: UnixStream,
         deadline: Duration,
     ) -> Result<(Self, mpsc::Receiver<QmpEvent>), QmpError> {
@@ -90,9 +90,9 @@ impl Qmp {
         Ok((session, events))
     }
 
-    /// Runs one command. When `deadline` passes, the answer is no longer awaited, but QEMU may
+    /// Runs one command. When `deadline` passes, the answer is no longer awaited, but the monitor may
     /// still do it.
-    pub(super) async fn execute(
+    pub(crate) async fn execute(
         &self,
         command: &str,
         arguments: Value,
@@ -123,7 +123,7 @@ impl Qmp {
     }
 
     /// Why the session ended; empty while it is open.
-    pub(super) fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         match &*lock(&self.pending) {
             Pending::Open(_) => String::new(),
             Pending::Closed(reason) => reason.clone(),
@@ -157,7 +157,7 @@ struct Reader {
 impl Reader {
     async fn run(mut self, mut from: OwnedReadHalf) {
         let reason = match self.read(&mut from).await {
-            Ok(()) => "QEMU closed it".to_owned(),
+            Ok(()) => "it was closed".to_owned(),
             Err(reason) => reason,
         };
         // Dropping the senders wakes all who wait.
@@ -224,7 +224,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(300);
 
-    /// Plays QEMU: greets, then answers each command with the next of `answers` (`ID` is replaced).
+    /// Plays a monitor: greets, then answers each command with the next of `answers` (`ID` is replaced).
     fn play(stream: UnixStream, answers: Vec<&'static str>) {
         tokio::spawn(async move {
             let (from, mut to) = stream.into_split();
@@ -256,7 +256,7 @@ mod tests {
         .await;
         assert_eq!(qmp.execute("a", json!({"x": 1}), SOON).await.unwrap(), json!(1));
         let error = qmp.execute("b", Value::Null, SOON).await.unwrap_err();
-        assert_eq!(error.to_string(), "QEMU refused `b`: no such device");
+        assert_eq!(error.to_string(), "the monitor refused `b`: no such device");
         assert_eq!(events.recv().await.unwrap(), ("RESET".into(), json!({"guest": true})));
         let error = qmp.execute("c", Value::Null, SOON).await.unwrap_err();
         assert!(matches!(error, QmpError::Silent { .. }), "{error}");

@@ -10,16 +10,16 @@
 use serde_json::Value;
 
 /// Longest line taken. A `query-blockstats` of a few disks is about 10 KiB.
-pub(super) const LONGEST_LINE: usize = 1 << 20;
+pub(crate) const LONGEST_LINE: usize = 1 << 20;
 
-/// One message from QEMU.
+/// One message from the monitor.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Message {
+pub(crate) enum Message {
     /// The first message of a session.
     Greeting,
     /// A command succeeded.
     Return { id: u64, value: Value },
-    /// A command failed; QEMU's own text.
+    /// A command failed; the monitor's own text.
     Error { id: Option<u64>, text: String },
     /// Something happened.
     Event { name: String, data: Value },
@@ -27,7 +27,7 @@ pub(super) enum Message {
 
 /// The peer does not speak QMP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum WireError {
+pub(crate) enum WireError {
     #[error("a QMP line is longer than {LONGEST_LINE} bytes")]
     LineTooLong,
     #[error("not a QMP message: {0}")]
@@ -36,14 +36,14 @@ pub(super) enum WireError {
 
 /// Cuts a byte stream into lines.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     buffer: Vec<u8>,
     searched: usize,
 }
 
 impl Lines {
     /// Takes bytes as they came.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
@@ -51,7 +51,7 @@ impl Lines {
     ///
     /// # Errors
     /// A line, finished or not, is longer than [`LONGEST_LINE`].
-    pub(super) fn next_line(&mut self) -> Result<Option<Vec<u8>>, WireError> {
+    pub(crate) fn next_line(&mut self) -> Result<Option<Vec<u8>>, WireError> {
         let fresh = self.buffer.get(self.searched..).unwrap_or_default();
         let Some(found) = fresh.iter().position(|&byte| byte == b'\n') else {
             self.searched = self.buffer.len();
@@ -77,7 +77,7 @@ impl Lines {
 }
 
 /// Understands one line.
-pub(super) fn parse(line: &[u8]) -> Result<Message, WireError> {
+pub(crate) fn parse(line: &[u8]) -> Result<Message, WireError> {
     let not_qmp = || {
         let text: String = String::from_utf8_lossy(line).chars().take(120).collect();
         WireError::NotQmp(text.escape_debug().to_string())
@@ -103,7 +103,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Message, WireError> {
 }
 
 /// A command as a line.
-pub(super) fn command(id: u64, name: &str, arguments: &Value) -> Vec<u8> {
+pub(crate) fn command(id: u64, name: &str, arguments: &Value) -> Vec<u8> {
     let mut object = serde_json::json!({ "execute": name, "id": id });
     if !arguments.is_null() {
         object["arguments"] = arguments.clone();
@@ -111,20 +111,6 @@ pub(super) fn command(id: u64, name: &str, arguments: &Value) -> Vec<u8> {
     let mut line = object.to_string().into_bytes();
     line.push(b'\n');
     line
-}
-
-/// Finds the host ports in the answer to `info usernet`: pairs of guest port and host port.
-pub(super) fn forwarded_ports(table: &str) -> Vec<(u16, u16)> {
-    let row = |line: &str| {
-        let mut words = line.split_whitespace();
-        if !words.next()?.starts_with("TCP[HOST_FORWARD]") {
-            return None;
-        }
-        // After it: descriptor, host address, host port, guest address, guest port.
-        let words: Vec<&str> = words.collect();
-        Some((words.get(4)?.parse().ok()?, words.get(2)?.parse().ok()?))
-    };
-    table.lines().filter_map(row).collect()
 }
 
 #[cfg(test)]
@@ -165,16 +151,6 @@ mod tests {
         assert_eq!(lines.next_line(), Err(WireError::LineTooLong));
     }
 
-    #[test]
-    fn reads_the_table_of_forwarded_ports() {
-        let table = "Hub -1 (net0):\r\n  Protocol[State]    FD  Source Address  Port   \
-                     Dest. Address  Port RecvQ SendQ\r\n  TCP[HOST_FORWARD]  16       127.0.0.1 \
-                     39143       10.0.2.15    22     0     0\r\n  TCP[ESTABLISHED]  17 127.0.0.1 \
-                     1 10.0.2.15 22 0 0\r\n  TCP[HOST_FORWARD]  15       127.0.0.1 39441       \
-                     10.0.2.15    80     0     0\r\n";
-        assert_eq!(forwarded_ports(table), [(22, 39143), (80, 39441)]);
-    }
-
     proptest! {
         #[test]
         fn lines_come_out_as_they_went_in(
@@ -202,7 +178,6 @@ mod tests {
             let mut lines = Lines::default();
             lines.push(&bytes);
             while let Ok(Some(_)) = lines.next_line() {}
-            let _ = forwarded_ports(&String::from_utf8_lossy(&bytes));
         }
 
         #[test]

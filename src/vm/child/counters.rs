@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::argv::{CDROM_ID, DISK_ID};
+use super::{CDROM_ID, DISK_ID};
 
 /// Bytes read from disk and CD, and written to the disk.
-pub(super) fn block_counters(answer: &Value) -> (u64, u64) {
+pub(crate) fn block_counters(answer: &Value) -> (u64, u64) {
     let mut sums = (0u64, 0u64);
     for device in answer.as_array().map(Vec::as_slice).unwrap_or_default() {
         // A device is named by its id, or by a path that holds it.
@@ -32,7 +32,7 @@ pub(super) fn block_counters(answer: &Value) -> (u64, u64) {
 }
 
 /// Processor time and peak memory of a process from Linux's `/proc`; zero where there is none.
-pub(super) fn process_counters(pid: u32) -> (Duration, u64) {
+pub(crate) fn process_counters(pid: u32) -> (Duration, u64) {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
     (
         read("stat").ok().and_then(|text| cpu_time(&text)).unwrap_or_default(),
