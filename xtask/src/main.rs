@@ -18,6 +18,7 @@ mod packages;
 mod phases;
 mod process;
 mod readme;
+mod streams;
 mod suite;
 mod whole_build;
 
@@ -37,6 +38,7 @@ Usage: cargo xtask VERB
   lab run [OPTIONS] -- CMD     run a command in it
   fuzz NAME [SECONDS]          run a fuzz target of fuzz/targets, a minute by default
   bench overhead [--target T]  a build by imgforge and by packer, side by side
+  bench export [--disk FILE]   a disk to a compressed send stream: imgforge, gzip, pigz
 ";
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
             ["lab", rest @ ..] => lab::main(rest),
             ["fuzz", rest @ ..] => fuzz::main(rest),
             ["bench", "overhead", rest @ ..] => bench::main(rest),
+            ["bench", "export", rest @ ..] => bench::export::main(rest),
             [] | ["help" | "-h" | "--help"] => {
                 print!("{HELP}");
                 Ok(())

@@ -10,7 +10,8 @@
 #
 # The lab machine's root file system is this machine's own, read-only, so only
 # the kernel is fetched. What is already built is kept; remove DIR to rebuild.
-# --zfs also builds the OpenZFS modules (some minutes, once) and installs zfs(8).
+# --zfs also builds the OpenZFS modules (some minutes, once), and unpacks zpool(8)
+# and zfs(8) to DIR/zfs-tools.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 
@@ -128,22 +129,30 @@ fi
 extra=$dir/kernel/lib/modules/$version/extra
 if [ "$zfs" ] && [ ! -s "$extra/zfs.ko" ]; then
 	headers=linux-headers-$version
-	apt-cache show zfs-dkms > /dev/null 2>&1 || update
-	apt-cache show zfs-dkms > /dev/null 2>&1 || die "apt knows no zfs-dkms: add contrib to the package sources"
+	apt-cache show "$headers" > /dev/null 2>&1 || update
 	apt-cache show "$headers" > /dev/null 2>&1 || die "$headers is gone from the archive: remove $dir and build again"
 	need=()
 	want make make
 	[ -d "/usr/src/$headers" ] || need+=("$headers")
-	want zfs zfsutils-linux
 	install "${need[@]}"
 	echo "lab: building OpenZFS for $version (about four minutes)"
+	# It is in contrib, which this machine's own package sources may lack.
+	mirror=$("$here/../mirror.sh")
+	codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 	rm -rf "$dir/zfs"
-	mkdir -p "$dir/zfs"
-	# The modules of the same version as the installed zfs(8).
-	zv=$(dpkg-query -W -f '${Version}' zfsutils-linux)
-	(cd "$dir/zfs" && apt-get -q -o APT::Sandbox::User=root download "zfs-dkms=$zv") >> "$dir/apt.log" 2>&1 ||
-		die "cannot download zfs-dkms $zv, see $dir/apt.log"
-	dpkg -x "$dir"/zfs/*.deb "$dir/zfs"
+	mkdir -p "$dir/zfs/lists/partial"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $codename contrib" > "$dir/zfs/sources.list"
+	contrib=(-q -o Dir::Etc::SourceList="$dir/zfs/sources.list" -o Dir::Etc::SourceParts=/dev/null
+		-o Dir::State::Lists="$dir/zfs/lists" -o APT::Sandbox::User=root)
+	apt-get "${contrib[@]}" update >> "$dir/apt.log" 2>&1 || die "apt-get update failed for contrib, see $dir/apt.log"
+	mapfile -t libraries < <(apt-cache "${contrib[@]}" depends zfsutils-linux | sed -n 's/^ *Depends: \(lib.*linux\)$/\1/p')
+	(cd "$dir/zfs" && apt-get "${contrib[@]}" download zfs-dkms zfsutils-linux "${libraries[@]}") >> "$dir/apt.log" 2>&1 ||
+		die "cannot download OpenZFS, see $dir/apt.log"
+	dpkg -x "$dir"/zfs/zfs-dkms_*.deb "$dir/zfs"
+	rm -rf "$dir/zfs-tools"
+	for deb in "$dir"/zfs/zfsutils-linux_*.deb "$dir"/zfs/lib*.deb; do
+		dpkg -x "$deb" "$dir/zfs-tools"
+	done
 	(
 		cd "$dir"/zfs/usr/src/zfs-*
 		./configure --with-config=kernel --with-linux="/usr/src/${headers%-amd64}-common" \

@@ -6,6 +6,7 @@
 //! where the time of each went.
 
 mod answers;
+pub(crate) mod export;
 mod ours;
 mod plan;
 mod reference;

@@ -47,6 +47,11 @@ impl Program {
             .ok_or_else(|| "imgforge is not built; run `cargo build --release`".into())
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The program in words.
     pub(super) fn describe(&self) -> String {
         match self.profile {

@@ -65,6 +65,31 @@ pub(super) fn run(command: &mut Command, log: &Path) -> Outcome<Ran> {
     Ok(Ran { seconds, lines, peak_kib })
 }
 
+/// Runs a command with its output in `into`; returns its wall time in seconds and its largest
+/// resident set in KiB.
+pub(super) fn timed(command: &mut Command, into: Stdio) -> Outcome<(f64, Option<u64>)> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let started = Instant::now();
+    let child = command.stdin(Stdio::null()).stdout(into).spawn();
+    let mut child = child.map_err(|error| format!("cannot start {name}: {error}"))?;
+    let ended = AtomicBool::new(false);
+    let pid = child.id();
+    let (status, seconds, peak) = thread::scope(|scope| {
+        let ended = &ended;
+        let sampler = scope.spawn(move || sample(pid, ended));
+        let status = child.wait();
+        let seconds = started.elapsed().as_secs_f64();
+        ended.store(true, Ordering::Relaxed);
+        sampler.thread().unpark();
+        (status, seconds, sampler.join().ok().flatten())
+    });
+    match status {
+        Ok(status) if status.success() => Ok((seconds, peak)),
+        Ok(status) => Err(format!("{name}: {status}")),
+        Err(error) => Err(format!("cannot wait for {name}: {error}")),
+    }
+}
+
 /// Reads the high-water mark of a process until it has ended.
 fn sample(pid: u32, ended: &AtomicBool) -> Option<u64> {
     let mut peak = None;
