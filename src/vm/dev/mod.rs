@@ -5,8 +5,11 @@
 //! Device models: register in, register out, an interrupt line. No I/O of their own but through
 //! the back ends that they are given.
 
+pub mod clock;
 pub mod framebuffer;
 mod lanes;
+#[cfg(test)]
+mod mock;
 pub mod pci;
 pub mod virtio;
 
