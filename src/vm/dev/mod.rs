@@ -5,9 +5,24 @@
 //! Device models: register in, register out, an interrupt line. No I/O of their own but through
 //! the back ends that they are given.
 
+mod calendar;
+pub mod clock;
+pub mod debug;
+pub mod flash;
 pub mod framebuffer;
+pub mod fw_cfg;
+pub mod hpet;
+pub mod i8042;
+mod keyboard;
+mod keys;
 mod lanes;
+#[cfg(test)]
+mod mock;
 pub mod pci;
+pub mod pm;
+pub mod reset;
+pub mod rtc;
+pub mod uart;
 pub mod virtio;
 
 use std::sync::Arc;
