@@ -26,7 +26,8 @@ impl Screen for Changing {
         let (width, height) = (self.size.0 + look / 4 % 3, self.size.1);
         into.clear();
         into.extend(
-            (0..width * height).map(|at| if at % 97 == look % 97 { at * look } else { at / 200 }),
+            (0..width * height)
+                .map(|at| if at % 97 == look % 97 { at.wrapping_mul(look) } else { at / 200 }),
         );
         (width, height)
     }

@@ -2,7 +2,7 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::mini::{Format, Mini, NATIVE, Rectangle};
 use super::{World, eventually, world};
@@ -109,10 +109,12 @@ fn the_screen_is_left_alone_while_nobody_waits() {
     let before = world.board.copies();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(world.board.copies(), before);
+    let begun = Instant::now();
     client.request(true);
     std::thread::sleep(Duration::from_secs(1));
     let samples = world.board.copies() - before;
-    assert!((2..=32).contains(&samples), "{samples} samples in a second");
+    let most = begun.elapsed().as_millis() / 33 + 1;
+    assert!((1..=most).contains(&(samples as u128)), "{samples} samples in a second");
 }
 
 #[test]
@@ -176,22 +178,22 @@ fn a_client_that_cannot_follow_keeps_its_size() {
 
 #[test]
 fn a_slow_client_holds_up_nobody() {
-    let world = world(1000, 500, None);
+    // More than a socket takes, so that the slow one's writer waits.
+    let world = world(500, 300, None);
     let mut slow = Mini::connect(&world);
     for _ in 0..50 {
         slow.request(false);
     }
     let mut quick = Mini::connect(&world);
     quick.set_encodings(&[ZRLE]);
-    for colour in 0..20 {
-        world.board.set(500, 400, colour);
+    for colour in 0..5 {
+        world.board.set(400, 200, colour);
         quick.request(true);
         quick.update();
         assert_shows(&quick, &world);
     }
     // Later, the slow one sees the present, not the past.
     slow.update();
-    slow.request(false);
     eventually("the present", || {
         slow.request(false);
         slow.update();
