@@ -12,7 +12,7 @@ use super::handshake::{Door, admit, introduce};
 use super::hub::{Hub, Seat};
 use super::picture::Picture;
 use super::protocol::{Gone, Message};
-use super::server::{Stream, Timely};
+use super::stream::{Stream, Timely};
 use super::viewer::Viewer;
 use super::{Input, Screen};
 use crate::ui::Secret;
@@ -76,7 +76,6 @@ fn shake_hands(hub: &Hub, stream: &Stream, door: Door<'_>, name: &str) -> Result
     admit(&mut timely, door)?;
     let size = hub.size();
     introduce(&mut timely, size, name)?;
-    stream.wait_long()?;
     Ok(size)
 }
 

@@ -24,6 +24,7 @@ mod picture;
 mod pixel;
 mod protocol;
 mod server;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tiles;

@@ -5,16 +5,17 @@
 //! The listening socket and its threads.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::handshake::Door;
 use super::hub::Hub;
+use super::stream::Stream;
 use super::{Input, Screen, client};
 use crate::ui::{Failure, Outcome, Secret};
 
@@ -22,10 +23,6 @@ use crate::ui::{Failure, Outcome, Secret};
 pub(super) const CLIENTS: usize = 8;
 /// Clients at a time that are told why they cannot come in. More are not even told.
 pub(super) const REFUSED: usize = 4;
-/// How long a client may take to show who it is.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a client may read nothing of what it is sent.
-const READING: Duration = Duration::from_secs(10);
 /// Until the next try when the host has no room for one more connection.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -148,7 +145,7 @@ impl Service {
             return false;
         }
         let is_full = clients.len() >= CLIENTS;
-        if clients.len() >= CLIENTS + REFUSED || stream.prepare().is_err() {
+        if clients.len() >= CLIENTS + REFUSED {
             return true;
         }
         let (service, its) = (Arc::clone(self), Arc::clone(&stream));
@@ -209,8 +206,8 @@ impl Listener {
 
     fn accept(&self) -> io::Result<Stream> {
         match self {
-            Self::Unix(listener) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
-            Self::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Unix(listener) => Stream::unix(listener.accept()?.0),
+            Self::Tcp(listener) => Stream::tcp(listener.accept()?.0),
         }
     }
 }
@@ -219,98 +216,4 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
-}
-
-/// A connection. Its two threads use it at the same time.
-pub(super) enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
-impl Stream {
-    fn prepare(&self) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => stream.set_write_timeout(Some(READING)),
-            Self::Tcp(stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(READING))
-            }
-        }
-    }
-
-    fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => stream.set_read_timeout(time),
-            Self::Tcp(stream) => stream.set_read_timeout(time),
-        }
-    }
-
-    /// From now on, the client may be silent as long as it likes.
-    pub(super) fn wait_long(&self) -> io::Result<()> {
-        self.set_read_timeout(None)
-    }
-
-    /// Ends both threads' reads and writes.
-    pub(super) fn close(&self) {
-        // What is closed already needs nothing.
-        let _ = match self {
-            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
-        };
-    }
-}
-
-impl Read for &Stream {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => (&*stream).read(into),
-            Stream::Tcp(stream) => (&*stream).read(into),
-        }
-    }
-}
-
-impl Write for &Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => (&*stream).write(bytes),
-            Stream::Tcp(stream) => (&*stream).write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A connection on which a client must have said everything before a deadline.
-pub(super) struct Timely<'a> {
-    stream: &'a Stream,
-    deadline: Instant,
-}
-
-impl<'a> Timely<'a> {
-    pub(super) fn new(stream: &'a Stream) -> Self {
-        Self { stream, deadline: Instant::now() + HANDSHAKE }
-    }
-}
-
-impl Read for Timely<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        self.stream.set_read_timeout(Some(left))?;
-        self.stream.read(into)
-    }
-}
-
-impl Write for Timely<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
 }

@@ -141,3 +141,14 @@ fn a_client_that_says_nothing_or_little_is_let_go() {
     assert!(begun.elapsed() < Duration::from_secs(14));
     world.paper.wait_note("did not answer in time");
 }
+
+#[test]
+#[ignore = "takes ten seconds"]
+fn a_client_that_does_not_read_is_let_go() {
+    let world = world(1000, 500, None);
+    let mut stuck = Mini::connect(&world);
+    stuck.key(0xffe1, true);
+    stuck.request(false);
+    world.paper.wait_note("did not answer in time");
+    assert_eq!(world.paper.keys(), [(0xffe1, true), (0xffe1, false)]);
+}
