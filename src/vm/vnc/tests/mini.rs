@@ -29,7 +29,7 @@ impl Format {
     pub(super) fn of(self, pixel: u32) -> u32 {
         let colours = [pixel >> 16 & 255, pixel >> 8 & 255, pixel & 255];
         let parts = colours.iter().zip(self.3).zip(self.4);
-        parts.map(|((c, max), shift)| (c * u32::from(max) + 127) / 255 << shift).sum()
+        parts.map(|((c, max), shift)| ((c * u32::from(max) + 127) / 255) << shift).sum()
     }
 
     pub(super) fn bytes(self) -> Vec<u8> {
