@@ -116,10 +116,8 @@ impl Drop for Leaving<'_> {
 
 fn send(seat: &Seat<'_>, mut stream: &Stream) -> Result<(), Gone> {
     let mut encoder = Encoder::new();
-    let mut sent = Ok(());
-    while let (Ok(()), Some(update)) = (&sent, seat.next()) {
-        sent = encoder.send(&update, &mut stream);
-    }
+    let sent = std::iter::from_fn(|| seat.next())
+        .try_for_each(|update| encoder.send(&update, &mut stream));
     stream.close();
     Ok(sent?)
 }

@@ -9,6 +9,7 @@ mod handshake;
 mod hostile;
 mod mini;
 mod server;
+mod tiles;
 mod updates;
 
 use std::path::PathBuf;
