@@ -10,8 +10,12 @@ use flate2::{Compress, Compression, FlushCompress};
 
 use super::pixel::{PixelFormat, Translator};
 use super::protocol::{Area, DESKTOP_SIZE};
+use super::tiles::TILE_HEIGHT;
 use super::viewer::Update;
 use super::zrle;
+
+/// Lines that are encoded at a time: as high as ZRLE's own tiles.
+const LINES: u16 = 64;
 
 /// How a rectangle's pixels are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,15 @@ impl Encoding {
         [Self::Raw, Self::Zlib, Self::Zrle].into_iter().find(|each| each.number() == number)
     }
 
+    /// Highest rectangle in rows of tiles. What is compressed comes in small parts, for its length
+    /// is sent first; pixels as they are need no buffer.
+    pub(super) fn band(self) -> usize {
+        match self {
+            Self::Raw => usize::MAX,
+            Self::Zlib | Self::Zrle => usize::from(LINES) / TILE_HEIGHT,
+        }
+    }
+
     pub(super) fn number(self) -> i32 {
         match self {
             Self::Raw => 0,
@@ -43,7 +56,7 @@ pub(super) struct Encoder {
     translator: Translator,
     zlib: Option<Compress>,
     zrle: Option<Compress>,
-    /// A rectangle: as it is on the screen, as the client wants it, as it is sent.
+    /// Some lines: as they are on the screen, as the client wants them, as they are sent.
     pixels: Vec<u32>,
     plain: Vec<u8>,
     out: Vec<u8>,
@@ -61,7 +74,7 @@ impl Encoder {
         }
     }
 
-    /// Sends an update, rectangle by rectangle.
+    /// Sends an update, some lines at a time.
     pub(super) fn send(&mut self, update: &Update, to: &mut impl Write) -> io::Result<()> {
         if update.format != self.translator.format() {
             self.translator = Translator::new(update.format);
@@ -72,9 +85,13 @@ impl Encoder {
         self.out.clear();
         self.out.extend([0, 0, high, low]);
         for area in &update.areas {
-            self.rectangle(update, *area)?;
-            to.write_all(&self.out)?;
-            self.out.clear();
+            self.head(*area, update.encoding.number());
+            for top in (area.top..area.bottom).step_by(LINES.into()) {
+                let bottom = area.bottom.min(top.saturating_add(LINES));
+                self.band(update, Area { top, bottom, ..*area })?;
+                to.write_all(&self.out)?;
+                self.out.clear();
+            }
         }
         if let Some((right, bottom)) = update.resize {
             self.head(Area { left: 0, top: 0, right, bottom }, DESKTOP_SIZE);
@@ -90,8 +107,8 @@ impl Encoder {
         self.out.extend(encoding.to_be_bytes());
     }
 
-    fn rectangle(&mut self, update: &Update, area: Area) -> io::Result<()> {
-        self.head(area, update.encoding.number());
+    /// The next lines of a rectangle.
+    fn band(&mut self, update: &Update, area: Area) -> io::Result<()> {
         update.picture.cut(area, &mut self.pixels);
         self.plain.clear();
         match update.encoding {

@@ -11,8 +11,6 @@ use super::protocol::Area;
 /// A tile in pixels: a line of text and some characters.
 pub(super) const TILE_WIDTH: usize = 64;
 pub(super) const TILE_HEIGHT: usize = 16;
-/// Highest rectangle in rows of tiles: what is encoded at a time stays small.
-const BAND: usize = 4;
 /// Most rectangles in an update. A picture with more is sent whole; their number has 16 bits.
 const RECTANGLES: usize = 4096;
 
@@ -81,9 +79,9 @@ impl Tiles {
         })
     }
 
-    /// Takes the tiles that touch the area out of the set, as few rectangles: whole tiles, cut at
-    /// the edges of the screen.
-    pub(super) fn take(&mut self, area: Area) -> Vec<Area> {
+    /// Takes the tiles that touch the area out of the set, as few rectangles of at most `band`
+    /// rows: whole tiles, cut at the edges of the screen.
+    pub(super) fn take(&mut self, area: Area, band: usize) -> Vec<Area> {
         let (columns, rows) = self.span(area);
         let mut done = Vec::new();
         // Those that end at the row before.
@@ -92,7 +90,7 @@ impl Tiles {
             let mut runs = Vec::new();
             for run in self.row(row, &columns).take_runs() {
                 let above = open.iter().position(|(columns, rows)| {
-                    *columns == run && rows.end == row && rows.len() < BAND
+                    *columns == run && rows.end == row && rows.len() < band
                 });
                 let start = above.map_or(row, |at| open.swap_remove(at).1.start);
                 runs.push((run, start..row + 1));
@@ -102,8 +100,10 @@ impl Tiles {
         }
         done.append(&mut open);
         if done.len() > RECTANGLES {
-            let bands = rows.clone().step_by(BAND);
-            done = bands.map(|row| (columns.clone(), row..rows.end.min(row + BAND))).collect();
+            let bands = rows.clone().step_by(band);
+            done = bands
+                .map(|row| (columns.clone(), row..rows.end.min(row.saturating_add(band))))
+                .collect();
         }
         done.iter().map(|(columns, rows)| self.area(columns, rows)).collect()
     }

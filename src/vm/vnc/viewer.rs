@@ -108,7 +108,7 @@ impl Viewer {
             self.dirty = Tiles::all(self.size);
             update.resize = Some(self.size);
         } else {
-            update.areas = self.dirty.take(wanted);
+            update.areas = self.dirty.take(wanted, update.encoding.band());
         }
         Some(update)
     }

@@ -68,7 +68,7 @@ async fn knows_the_password_or_is_refused() {
     assert_eq!(pixels(&screen), board.pixels());
     let wrong = VncEndpoint::Tcp(address, Secret::new("hunter3"));
     let refused = console::Screen::connect(&wrong, CancellationToken::new()).await;
-    assert!(refused.unwrap_err().to_string().contains("refuses the password"));
+    assert!(refused.unwrap_err().to_string().contains("the password is wrong"));
     drop(server);
     assert!(screen.lost().await.to_string().contains("lost the guest's screen"));
 }

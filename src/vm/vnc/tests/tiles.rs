@@ -44,12 +44,12 @@ proptest! {
         };
         let wanted: BTreeSet<_> = marked.iter().copied().filter(touches).collect();
         prop_assert_eq!(set.touch(area), !wanted.is_empty());
-        let taken = set.take(area);
+        let taken = set.take(area, 4);
         prop_assert!(taken.iter().all(|area| area.right <= size.0 && area.bottom <= size.1));
         prop_assert_eq!(&tiles(&taken), &wanted);
         let whole = Area { left: 0, top: 0, right: u16::MAX, bottom: u16::MAX };
         let rest: BTreeSet<_> = marked.difference(&wanted).copied().collect();
-        prop_assert_eq!(tiles(&set.take(whole)), rest);
+        prop_assert_eq!(tiles(&set.take(whole, 4)), rest);
         prop_assert!(set.is_empty());
     }
 }
@@ -63,7 +63,7 @@ fn a_picture_in_too_many_pieces_is_taken_whole() {
             set.mark(column, row);
         }
     }
-    let areas = set.take(whole);
+    let areas = set.take(whole, 4);
     assert_eq!(areas.len(), 16);
     assert_eq!(tiles(&areas).len(), 1024 * 63);
 }
