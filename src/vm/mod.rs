@@ -14,6 +14,7 @@ pub mod hv;
 pub mod memory;
 pub mod monitor;
 pub mod vcpu;
+pub mod vnc;
 
 pub use driver::{
     Driver, Exit, Firmware, Forward, Machine, MachineEvent, MachineSpec, MachineStats, VncEndpoint,
