@@ -12,7 +12,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dev::virtio::{Frames, Wake};
 use crate::ui::{Failure, Outcome};
@@ -32,7 +32,8 @@ pub struct StreamCable {
 #[derive(Default)]
 struct Inbox {
     frames: Mutex<VecDeque<Vec<u8>>>,
-    wake: OnceLock<Wake>,
+    /// Of the interface that is plugged in; a machine that is reset gets another one.
+    wake: Mutex<Option<Wake>>,
 }
 
 impl Inbox {
@@ -56,7 +57,8 @@ impl Inbox {
                 frames.push_back(frame);
             }
             drop(frames);
-            if let Some(wake) = self.wake.get() {
+            let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(wake) = wake {
                 wake();
             }
         }
@@ -128,8 +130,7 @@ impl Frames for StreamCable {
     }
 
     fn set_wake(&self, wake: Wake) {
-        // Called once, by the device.
-        let _ = self.inbox.wake.set(wake);
+        *self.inbox.wake.lock().unwrap_or_else(PoisonError::into_inner) = Some(wake);
     }
 }
 

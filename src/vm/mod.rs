@@ -4,6 +4,7 @@
 
 //! The virtual machine as a build sees it, whoever emulates the devices.
 
+pub mod board;
 pub mod bus;
 pub mod cable;
 pub mod child;
