@@ -11,6 +11,7 @@ mod lanes;
 #[cfg(test)]
 mod mock;
 pub mod pci;
+pub mod uart;
 pub mod virtio;
 
 use std::sync::Arc;
