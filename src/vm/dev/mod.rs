@@ -7,6 +7,9 @@
 
 pub mod clock;
 pub mod framebuffer;
+pub mod i8042;
+mod keyboard;
+mod keys;
 mod lanes;
 #[cfg(test)]
 mod mock;
