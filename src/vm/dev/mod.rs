@@ -5,6 +5,7 @@
 //! Device models: register in, register out, an interrupt line. No I/O of their own but through
 //! the back ends that they are given.
 
+mod calendar;
 pub mod clock;
 pub mod framebuffer;
 pub mod i8042;
@@ -14,6 +15,7 @@ mod lanes;
 #[cfg(test)]
 mod mock;
 pub mod pci;
+pub mod rtc;
 pub mod uart;
 pub mod virtio;
 
