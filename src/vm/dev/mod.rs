@@ -7,6 +7,7 @@
 
 mod calendar;
 pub mod clock;
+pub mod debug;
 pub mod framebuffer;
 pub mod i8042;
 mod keyboard;
