@@ -16,6 +16,7 @@ mod lanes;
 #[cfg(test)]
 mod mock;
 pub mod pci;
+pub mod pm;
 pub mod rtc;
 pub mod uart;
 pub mod virtio;
