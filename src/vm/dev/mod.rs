@@ -17,6 +17,7 @@ mod lanes;
 mod mock;
 pub mod pci;
 pub mod pm;
+pub mod reset;
 pub mod rtc;
 pub mod uart;
 pub mod virtio;
