@@ -9,6 +9,7 @@ mod calendar;
 pub mod clock;
 pub mod debug;
 pub mod framebuffer;
+pub mod hpet;
 pub mod i8042;
 mod keyboard;
 mod keys;
