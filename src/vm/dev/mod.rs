@@ -8,6 +8,7 @@
 mod calendar;
 pub mod clock;
 pub mod debug;
+pub mod flash;
 pub mod framebuffer;
 pub mod hpet;
 pub mod i8042;
