@@ -10,6 +10,7 @@ pub mod clock;
 pub mod debug;
 pub mod flash;
 pub mod framebuffer;
+pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;
 mod keyboard;
