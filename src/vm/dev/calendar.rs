@@ -21,7 +21,7 @@ const AFTERNOON: u8 = 0x80;
 
 impl Format {
     pub(super) fn encode(self, value: u8) -> u8 {
-        if self.is_binary { value } else { (value / 10) << 4 | value % 10 }
+        if self.is_binary { value } else { value / 10 * 16 + value % 10 }
     }
 
     pub(super) fn decode(self, value: u8) -> u8 {
@@ -33,7 +33,7 @@ impl Format {
             return self.encode(hour);
         }
         let afternoon = if hour >= 12 { AFTERNOON } else { 0 };
-        let hour = if hour % 12 == 0 { 12 } else { hour % 12 };
+        let hour = if hour.is_multiple_of(12) { 12 } else { hour % 12 };
         self.encode(hour) | afternoon
     }
 

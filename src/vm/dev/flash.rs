@@ -41,13 +41,16 @@ enum Mode {
     Erase,
 }
 
+/// What is given all bytes of the chip.
+pub type OnSave = Box<dyn FnMut(&[u8]) + Send>;
+
 /// A chip. Put it right below the firmware's code; it takes as many bytes as it holds.
 pub struct Flash {
     bytes: Vec<u8>,
     mode: Mode,
     status: u8,
     is_changed: bool,
-    on_save: Option<Box<dyn FnMut(&[u8]) + Send>>,
+    on_save: Option<OnSave>,
 }
 
 impl Flash {
@@ -59,7 +62,7 @@ impl Flash {
     /// Sets what is given all bytes when a sequence of changes is complete, that is when the guest
     /// returns to reading. A vCPU waits for it meanwhile. Changes after the last call are in
     /// [`Flash::contents`] only: keep those when the machine ends.
-    pub fn on_save(&mut self, save: Box<dyn FnMut(&[u8]) + Send>) {
+    pub fn on_save(&mut self, save: OnSave) {
         self.on_save = Some(save);
     }
 

@@ -161,10 +161,11 @@ impl Uart {
 
     fn tell_of_room(&mut self) {
         let has_room = !self.is_loopback() && self.received.len() <= self.capacity() / 2;
-        if has_room && std::mem::take(&mut self.is_awaited) {
-            if let Some(wake) = &self.on_room {
-                wake();
-            }
+        if has_room
+            && std::mem::take(&mut self.is_awaited)
+            && let Some(wake) = &self.on_room
+        {
+            wake();
         }
     }
 
