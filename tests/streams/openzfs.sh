@@ -157,12 +157,12 @@ check "a device is converted" \
     "$imgforge" convert "$path" device.zfs.gz --from raw --no-progress
 check "its stream is received" receive device.zfs.gz device
 check "and has its content" content device
-losetup /dev/loop7 disk.raw && modprobe dm_mod || exit 2
+modprobe loop && modprobe dm_mod && loop=$(losetup --find --show disk.raw) || exit 2
 good=$((25 * 2048 + 600))
 dmsetup create --noudevsync broken <<TABLE || exit 2
-0 $good linear /dev/loop7 0
+0 $good linear $loop 0
 $good 8 error
-$((good + 8)) $((mib * 2048 - good - 8)) linear /dev/loop7 $((good + 8))
+$((good + 8)) $((mib * 2048 - good - 8)) linear $loop $((good + 8))
 TABLE
 dmsetup mknodes
 check "unreadable sectors are named by their offset, and nothing stays" bash -c "

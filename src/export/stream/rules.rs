@@ -56,7 +56,6 @@ pub(super) fn begin(record: &Record) -> Result<Begin, String> {
         COMPOUND => true,
         other => return Err(format!("header type {other} does not exist")),
     };
-    let features = features(version >> 2)?;
     if !is_package {
         match record.u32(32) {
             OBJSET_ZVOL => {}
@@ -73,6 +72,8 @@ pub(super) fn begin(record: &Record) -> Result<Begin, String> {
             return Err(format!("{:?} is no snapshot's name", record.name()));
         }
     }
+    // After the kind: a file system's has features that a volume's never has.
+    let features = features(version >> 2)?;
     Ok(Begin { is_package, features, guid: record.u64(40), payload: u64::from(record.u32(4)) })
 }
 
