@@ -11,7 +11,8 @@ use clap::Args;
 use super::Global;
 use crate::build::Cancel;
 use crate::export::{
-    ImageFormat, Place, SinkOptions, StreamOptions, check_content, open_source, write_sink,
+    DEFAULT_LEVEL, ImageFormat, Place, SinkOptions, StreamOptions, check_content, open_source,
+    write_sink,
 };
 use crate::ui::{Events, Failure, Format, Outcome};
 
@@ -34,7 +35,7 @@ pub(crate) struct ConvertArgs {
     #[arg(long)]
     force: bool,
     /// Compression level
-    #[arg(long, value_name = "1-9", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
+    #[arg(long, value_name = "1-9", default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(u32).range(1..=9))]
     level: u32,
     /// Threads that compress; 0 means one per processor
     #[arg(long, value_name = "N", default_value_t = 0)]

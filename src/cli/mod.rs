@@ -18,6 +18,7 @@ mod schema;
 mod selection;
 mod stream;
 mod validate;
+mod vmm;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -174,6 +175,9 @@ Examples:
   imgforge stream info debian-13-20260101.x86_64.zfs.gz
   zfs send zones/IMAGE@final | imgforge stream info - --json")]
     Stream(stream::StreamArgs),
+    /// Be the virtual machine that standard input describes
+    #[command(hide = true)]
+    Vmm(vmm::VmmArgs),
     /// Print the JSON Schema of targets, for editors
     #[command(after_help = "\
 Examples:
@@ -227,6 +231,7 @@ fn run(cli: &Cli) -> Outcome<()> {
         Verb::Manifest(args) => manifest::run(args),
         Verb::Convert(args) => convert::run(args, global),
         Verb::Stream(args) => stream::run(args),
+        Verb::Vmm(args) => vmm::run(args),
         Verb::Schema => schema::run(),
         Verb::Completions(args) => man::completions(args, Cli::command()),
         Verb::Man(args) => man::page(args, Cli::command()),

@@ -21,6 +21,9 @@ use super::pipeline::{self, Feed, Made, Piece, interrupted};
 use super::source::{CHUNK, Chunk, Source};
 use crate::ui::{Event, Events, Failure, Outcome};
 
+/// The level when none is asked for: smaller than what `gzip -6` makes, and cheaper than level 6.
+pub const DEFAULT_LEVEL: u32 = 5;
+
 /// How to compress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -32,7 +35,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { level: 6, threads: 0 }
+        Self { level: DEFAULT_LEVEL, threads: 0 }
     }
 }
 

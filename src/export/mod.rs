@@ -23,7 +23,7 @@ mod source;
 mod stream;
 
 pub use check::{FileFacts, check_manifest};
-pub use compress::{Compressed, Options, compress};
+pub use compress::{Compressed, DEFAULT_LEVEL, Options, compress};
 pub use disk::{CompressedVolume, compress_disk, compress_volume, move_disk, write_qcow2_disk};
 pub use format::{ImageFormat, Place, SinkOptions, check_content, open_source, write_sink};
 pub use forward::RawStream;

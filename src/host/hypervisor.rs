@@ -11,7 +11,9 @@ use std::sync::Arc;
 use crate::qemu::{Accel, QemuDriver, Search};
 use crate::ui::{Failure, Outcome};
 use crate::vm::Driver;
+use crate::vm::firmware::rom;
 use crate::vm::hv::kvm::{Verdict, probe};
+use crate::vm::monitor::MonitorDriver;
 
 /// What the user asked for with `--hypervisor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,22 +97,31 @@ fn choose_from(
             .hint("use `--hypervisor auto`")),
         Requested::Qemu => translated(search, "as asked"),
         Requested::Kvm => match judge() {
-            verdict @ Verdict::Usable { .. } => accelerated(search, &verdict),
+            verdict @ Verdict::Usable { .. } => own(&search, &verdict),
             verdict => Err(Failure::build("KVM cannot be used on this host")
                 .fact("probe", verdict)
                 .hint("use `--hypervisor qemu`: slower, but it runs anywhere")
                 .hint("run `imgforge doctor`")),
         },
         Requested::Auto => match judge() {
-            verdict @ Verdict::Usable { .. } => accelerated(search, &verdict),
+            verdict @ Verdict::Usable { .. } => match own(&search, &verdict) {
+                Ok(choice) => Ok(choice),
+                Err(lack) => accelerated(search, &verdict, lack.summary()),
+            },
             verdict => translated(search, &verdict.to_string()),
         },
     }
 }
 
-fn accelerated(search: Search, verdict: &Verdict) -> Outcome<Choice> {
+/// imgforge itself is the monitor.
+fn own(search: &Search, verdict: &Verdict) -> Outcome<Choice> {
+    let driver = MonitorDriver::new(rom::Search::from_environment(), search.setpriv())?;
+    Ok(Choice { driver: Arc::new(driver), line: format!("kvm by imgforge: {verdict}") })
+}
+
+fn accelerated(search: Search, verdict: &Verdict, lack: &str) -> Outcome<Choice> {
     let driver = QemuDriver::new(search, Accel::Kvm)?;
-    let line = format!("kvm by QEMU {}: {verdict}", driver.program().version);
+    let line = format!("kvm by QEMU {}: {verdict}; {lack}", driver.program().version);
     Ok(Choice { driver: Arc::new(driver), line })
 }
 
@@ -139,7 +150,7 @@ mod tests {
         let line = choose_from(Requested::Auto, search(), unusable).unwrap().line;
         assert!(line.contains("TCG") && line.contains("fwait"), "{line}");
         let line = choose_from(Requested::Auto, search(), usable).unwrap().line;
-        assert!(line.starts_with("kvm by QEMU"), "{line}");
+        assert!(line.starts_with("kvm by "), "{line}");
         let line = choose_from(Requested::Qemu, search(), || panic!("not asked")).unwrap().line;
         assert!(line.ends_with("as asked") && !line.contains('\n'), "{line}");
         let text = choose_from(Requested::Kvm, search(), unusable).unwrap_err().to_string();
@@ -152,8 +163,8 @@ mod tests {
     fn without_qemu_nothing_is_chosen() {
         let mut search = Search::from_environment();
         (search.path, search.qemu) = ("/nonexistent".into(), None);
-        for requested in [Requested::Auto, Requested::Qemu, Requested::Kvm] {
-            let text = choose_from(requested, search.clone(), usable).unwrap_err().to_string();
+        for requested in [Requested::Auto, Requested::Qemu] {
+            let text = choose_from(requested, search.clone(), unusable).unwrap_err().to_string();
             assert!(text.contains("apt-get install qemu-system-x86"), "{text}");
         }
     }

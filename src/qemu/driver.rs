@@ -74,6 +74,7 @@ impl QemuDriver {
             vnc: spec.run_dir.join(VNC_SOCKET),
             disk: spec.disk.clone(),
             has_cdrom: spec.cdrom.is_some(),
+            helpers: Vec::new(),
         }))
     }
 

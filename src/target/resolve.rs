@@ -376,7 +376,7 @@ impl Resolver<'_> {
         Output {
             formats,
             volblocksize,
-            compression_level: output.compression_level.unwrap_or(6),
+            compression_level: output.compression_level.unwrap_or(crate::export::DEFAULT_LEVEL),
             manifest: ManifestFields {
                 version: manifest.version,
                 os: manifest.os.unwrap_or_else(|| default_os.to_owned()),

@@ -45,6 +45,8 @@ pub(crate) struct Parts {
     pub(crate) vnc: PathBuf,
     pub(crate) disk: PathBuf,
     pub(crate) has_cdrom: bool,
+    /// Processes that the machine needs and that end with it.
+    pub(crate) helpers: Vec<Process>,
 }
 
 /// A machine that another process runs. After a guest's panic QEMU stays, paused, so that the screen can
@@ -56,6 +58,7 @@ pub(crate) struct ChildMachine {
     vnc: PathBuf,
     disk: PathBuf,
     has_cdrom: bool,
+    helpers: Vec<Process>,
     shared: Arc<Shared>,
     exit: watch::Receiver<Option<Exit>>,
     watching: JoinHandle<()>,
@@ -103,6 +106,7 @@ impl ChildMachine {
             vnc: parts.vnc,
             disk: parts.disk,
             has_cdrom: parts.has_cdrom,
+            helpers: parts.helpers,
             shared,
             exit,
             watching: tokio::spawn(watcher.run()),
@@ -208,6 +212,7 @@ impl Machine for ChildMachine {
 
     fn detach(&self) {
         self.process.release();
+        self.helpers.iter().for_each(Process::release);
     }
 
     async fn kill(&self) -> Outcome<()> {

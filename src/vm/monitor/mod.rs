@@ -6,6 +6,14 @@
 
 mod config;
 mod control;
+mod driver;
+mod machine;
+mod passt;
+mod picture;
+mod sandbox;
+mod serve;
 
 pub use config::{Hypervisor, MonitorConfig};
 pub use control::{ControlSocket, Controls, Moved};
+pub use driver::MonitorDriver;
+pub use serve::serve;

@@ -4,6 +4,7 @@
 
 //! A CD-ROM drive with an ISO image in it (SPC-3, MMC-3).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::scsi_pages as pages;
@@ -66,6 +67,7 @@ impl<'a> Data<'a> {
 pub struct ScsiCd {
     tray: Mutex<Tray>,
     chunk: Mutex<Vec<u8>>,
+    read_bytes: AtomicU64,
 }
 
 struct Tray {
@@ -84,7 +86,11 @@ impl ScsiCd {
     /// A drive with a medium.
     pub fn new(medium: Arc<dyn Disk>) -> Arc<Self> {
         let tray = Tray { medium: Some(medium), is_open: false, is_changed: false, event: 0 };
-        Arc::new(Self { tray: Mutex::new(tray), chunk: Mutex::new(Vec::new()) })
+        Arc::new(Self {
+            tray: Mutex::new(tray),
+            chunk: Mutex::new(Vec::new()),
+            read_bytes: AtomicU64::new(0),
+        })
     }
 
     /// Takes the medium out, whether or not the guest has locked the tray. The image's file is
@@ -101,6 +107,11 @@ impl ScsiCd {
     pub fn is_loaded(&self) -> bool {
         let tray = self.tray();
         tray.medium.is_some() && !tray.is_open
+    }
+
+    /// Bytes of media that the guest has read.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
     }
 
     fn tray(&self) -> MutexGuard<'_, Tray> {
@@ -263,6 +274,7 @@ impl ScsiCd {
                 Sense::READ_ERROR
             })?;
             rest.fill(0);
+            self.read_bytes.fetch_add(there as u64, Ordering::Relaxed);
             if is_cancelled() {
                 return Err(Sense::CANCELLED);
             }

@@ -1,0 +1,187 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! The driver of our own monitor: this program once more, as a child process.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::config::{Hypervisor, MonitorConfig};
+use super::passt::{self, Network};
+use crate::ui::{Failure, Outcome};
+use crate::vm::child::{
+    ChildMachine, PID_FILE, Parts, Process, QMP_SOCKET, Qmp, QmpError, STARTING, VNC_SOCKET,
+    shake_hands,
+};
+use crate::vm::firmware::rom::{Profile, Rom, Search};
+use crate::vm::{Driver, Firmware, Machine, MachineSpec};
+
+const VARIABLES: &str = "vars.fd";
+/// Locally administered; there is one machine on each of these networks.
+const MAC: [u8; 6] = [0x02, 0x49, 0x4d, 0x47, 0x00, 0x01];
+
+/// Runs machines with this program as the monitor.
+#[derive(Debug, Clone)]
+pub struct MonitorDriver {
+    program: PathBuf,
+    firmware: Search,
+    leash: Option<PathBuf>,
+}
+
+impl MonitorDriver {
+    /// A driver whose monitor is the program that is running. `leash` is `setpriv` where the host
+    /// has it.
+    ///
+    /// # Errors
+    /// When the program does not know where it is, or passt is missing.
+    pub fn new(firmware: Search, leash: Option<PathBuf>) -> Outcome<Self> {
+        let program = std::env::current_exe().map_err(|error| {
+            Failure::build("this program does not know its own file").because(error)
+        })?;
+        passt::find()?;
+        Ok(Self { program, firmware, leash })
+    }
+
+    fn rom(&self) -> Outcome<Rom> {
+        self.firmware.find(&[Profile::Ovmf, Profile::Bhyve])
+    }
+
+    async fn attempt(&self, spec: &MachineSpec) -> Outcome<ChildMachine> {
+        let leash = self.leash.as_deref().filter(|_| !spec.may_outlive_us);
+        let rom = self.rom()?;
+        prepare(&spec.run_dir, &rom)?;
+        let guest_ports: Vec<u16> =
+            spec.forwards.iter().map(|forward| forward.guest_port).collect();
+        let network = passt::start(&spec.run_dir, &guest_ports, leash).await?;
+        let config = serde_json::to_vec(&config(spec, &rom, &network)).map_err(|error| {
+            Failure::build("the monitor cannot be told what machine to be").because(error)
+        })?;
+        let arguments = [
+            "vmm".to_owned(),
+            "--pid-file".to_owned(),
+            spec.run_dir.join(PID_FILE).display().to_string(),
+        ];
+        let process = Process::spawn(&self.program, &arguments, leash, config).await?;
+        let started = async {
+            let (qmp, events) = shake_hands(&spec.run_dir, &process).await?;
+            qmp.execute("cont", Value::Null, STARTING).await?;
+            Ok::<_, QmpError>((qmp, events))
+        };
+        match started.await {
+            Ok((qmp, events)) => Ok(machine(spec, network, process, qmp, events)),
+            Err(error) => Err(not_started(&process, error).await),
+        }
+    }
+}
+
+fn machine(
+    spec: &MachineSpec,
+    network: Network,
+    process: Process,
+    qmp: Qmp,
+    events: tokio::sync::mpsc::Receiver<crate::vm::child::QmpEvent>,
+) -> ChildMachine {
+    let ports: BTreeMap<_, _> = network.ports.into_iter().collect();
+    ChildMachine::new(Parts {
+        process,
+        qmp,
+        events,
+        ports,
+        vnc: spec.run_dir.join(VNC_SOCKET),
+        disk: spec.disk.clone(),
+        has_cdrom: spec.cdrom.is_some(),
+        helpers: vec![network.process],
+    })
+}
+
+fn config(spec: &MachineSpec, rom: &Rom, network: &Network) -> MonitorConfig {
+    MonitorConfig {
+        name: spec.name.clone(),
+        hypervisor: Hypervisor::Kvm,
+        cpus: spec.cpus,
+        memory_mib: spec.memory_mib,
+        firmware: rom.path.clone(),
+        variables: Some(spec.run_dir.join(VARIABLES)),
+        disk: spec.disk.clone(),
+        scratch_disk: spec.scratch_disk,
+        cdrom: spec.cdrom.clone(),
+        serial_log: spec.serial_log.clone(),
+        network: Some(network.socket.clone()),
+        mac: MAC,
+        control: spec.run_dir.join(QMP_SOCKET),
+        vnc: spec.run_dir.join(VNC_SOCKET),
+        stop_at_reset: spec.stop_at_reset,
+        smartos: false,
+    }
+}
+
+/// The failure with the monitor's own words in it.
+async fn not_started(process: &Process, error: QmpError) -> Failure {
+    if matches!(error, QmpError::Closed(_)) {
+        // It is ending by itself; its last words come with its end.
+        let _ = tokio::time::timeout(STARTING, process.end().wait()).await;
+    }
+    let words = process.last_words().text();
+    let failure = Failure::build("the machine could not be started").because(error);
+    let failure = if words.is_empty() { failure } else { failure.fact("monitor", words) };
+    failure.hint("run `imgforge doctor`")
+}
+
+/// No old sockets, and a fresh variable store.
+fn prepare(run_dir: &Path, rom: &Rom) -> Outcome<()> {
+    let failed = |error: std::io::Error| {
+        Failure::build("cannot prepare the machine's run directory")
+            .because(error)
+            .fact("path", run_dir.display())
+    };
+    for socket in [QMP_SOCKET, VNC_SOCKET] {
+        match std::fs::remove_file(run_dir.join(socket)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+    }
+    std::fs::write(run_dir.join(VARIABLES), &rom.variables).map_err(failed)
+}
+
+#[async_trait]
+impl Driver for MonitorDriver {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+
+    fn monitor_program(&self) -> &str {
+        self.program.to_str().unwrap_or("imgforge")
+    }
+
+    fn guest_view_of_host(&self) -> IpAddr {
+        IpAddr::V4(passt::HOST)
+    }
+
+    fn host_address(&self) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    }
+
+    fn check(&self, firmware: Firmware) -> Outcome<()> {
+        match firmware {
+            Firmware::Uefi => self.rom().map(drop),
+            Firmware::Bios => Err(Failure::input("this monitor starts UEFI firmware only")
+                .hint("set `machine.firmware: uefi`, or use `--hypervisor qemu`")),
+        }
+    }
+
+    async fn start(&self, spec: MachineSpec) -> Outcome<Box<dyn Machine>> {
+        if let Some(word) = spec.extra_args.first() {
+            return Err(Failure::input("QEMU's arguments mean nothing to this monitor")
+                .fact("argument", word)
+                .hint("remove `machine.qemu_args`, or use `--hypervisor qemu`"));
+        }
+        Ok(Box::new(self.attempt(&spec).await?))
+    }
+}
