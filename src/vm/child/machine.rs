@@ -342,10 +342,15 @@ fn last_words(words: &LastWords, status: Option<ExitStatus>) -> String {
 }
 
 fn panic_text(data: &Value) -> String {
-    let detail = data.get("info").and_then(|info| info.get("type")).and_then(Value::as_str);
-    match detail {
+    let info = data.get("info");
+    let text = |key: &str| info.and_then(|info| info.get(key)).and_then(Value::as_str);
+    let panicked = match text("type") {
         Some(kind) => format!("the guest panicked ({kind})"),
         None => "the guest panicked".to_owned(),
+    };
+    match text("registers") {
+        Some(registers) => format!("{panicked}\n{registers}"),
+        None => panicked,
     }
 }
 

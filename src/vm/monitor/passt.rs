@@ -106,7 +106,7 @@ fn free_ports(guest_ports: &[u16]) -> Outcome<Vec<(u16, SocketAddr)>> {
 
 fn arguments(socket: &Path, ports: &[(u16, SocketAddr)]) -> Vec<String> {
     let mut words: Vec<String> =
-        ["--foreground", "--quiet", "--one-off"].map(str::to_owned).to_vec();
+        ["--foreground", "--stderr", "--quiet", "--one-off"].map(str::to_owned).to_vec();
     let pairs = [
         ("--socket", socket.display().to_string()),
         ("--address", GUEST.to_string()),
@@ -117,6 +117,11 @@ fn arguments(socket: &Path, ports: &[(u16, SocketAddr)]) -> Vec<String> {
         words.extend([flag.to_owned(), value]);
     }
     words.extend(["--ipv4-only", "--udp-ports", "none"].map(str::to_owned));
+    if nix::unistd::geteuid().is_root() {
+        // As nobody, which it would choose, it does not reach the private run directory. It shuts
+        // itself off by namespaces and seccomp all the same.
+        words.extend(["--runas", "0"].map(str::to_owned));
+    }
     if ports.is_empty() {
         words.extend(["--tcp-ports", "none"].map(str::to_owned));
     }

@@ -143,8 +143,7 @@ fn run(config: &MonitorConfig, machine: &Machine, control: &ControlSocket) -> Ou
                 control.tell("RESET", &json!({ "guest": guest, "reason": reason }));
             }
             Stop::Crash(registers) => {
-                eprintln!("the guest's processor gave up (triple fault)\n{registers}");
-                let info = json!({ "type": "triple fault" });
+                let info = json!({ "type": "triple fault", "registers": registers });
                 control.tell("GUEST_PANICKED", &json!({ "action": "pause", "info": info }));
                 // The screen can still be looked at.
                 machine.wait_for_quit();
