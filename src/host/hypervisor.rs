@@ -18,10 +18,10 @@ use crate::vm::monitor::MonitorDriver;
 /// What the user asked for with `--hypervisor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Requested {
-    /// The fastest that works here.
+    /// The fastest of QEMU's that works here.
     #[default]
     Auto,
-    /// Linux KVM.
+    /// imgforge's own monitor on Linux KVM.
     Kvm,
     /// The bhyve of SmartOS.
     Bhyve,
@@ -104,10 +104,7 @@ fn choose_from(
                 .hint("run `imgforge doctor`")),
         },
         Requested::Auto => match judge() {
-            verdict @ Verdict::Usable { .. } => match own(&search, &verdict) {
-                Ok(choice) => Ok(choice),
-                Err(lack) => accelerated(search, &verdict, lack.summary()),
-            },
+            verdict @ Verdict::Usable { .. } => accelerated(search, &verdict),
             verdict => translated(search, &verdict.to_string()),
         },
     }
@@ -119,9 +116,9 @@ fn own(search: &Search, verdict: &Verdict) -> Outcome<Choice> {
     Ok(Choice { driver: Arc::new(driver), line: format!("kvm by imgforge: {verdict}") })
 }
 
-fn accelerated(search: Search, verdict: &Verdict, lack: &str) -> Outcome<Choice> {
+fn accelerated(search: Search, verdict: &Verdict) -> Outcome<Choice> {
     let driver = QemuDriver::new(search, Accel::Kvm)?;
-    let line = format!("kvm by QEMU {}: {verdict}; {lack}", driver.program().version);
+    let line = format!("kvm by QEMU {}: {verdict}", driver.program().version);
     Ok(Choice { driver: Arc::new(driver), line })
 }
 
@@ -150,7 +147,7 @@ mod tests {
         let line = choose_from(Requested::Auto, search(), unusable).unwrap().line;
         assert!(line.contains("TCG") && line.contains("fwait"), "{line}");
         let line = choose_from(Requested::Auto, search(), usable).unwrap().line;
-        assert!(line.starts_with("kvm by "), "{line}");
+        assert!(line.starts_with("kvm by QEMU"), "{line}");
         let line = choose_from(Requested::Qemu, search(), || panic!("not asked")).unwrap().line;
         assert!(line.ends_with("as asked") && !line.contains('\n'), "{line}");
         let text = choose_from(Requested::Kvm, search(), unusable).unwrap_err().to_string();
