@@ -6,7 +6,10 @@
 
 use std::process::Command;
 
-use crate::process::{self, Outcome};
+use crate::media::{self, Medium};
+use crate::phases::{self, Verdict};
+use crate::process::{self, Log, Outcome};
+use crate::{packages, streams};
 
 /// `lab build [--zfs]` or `lab run [OPTIONS] -- CMD`.
 pub(crate) fn main(words: &[&str]) -> Outcome {
@@ -20,4 +23,26 @@ pub(crate) fn main(words: &[&str]) -> Outcome {
         }
         _ => Err("usage: cargo xtask lab build [--zfs] | lab run [OPTIONS] -- CMD...".into()),
     }
+}
+
+/// What builds in the lab machine cannot do without.
+pub(crate) fn lacks() -> Option<String> {
+    streams::lacks_lab().or_else(|| phases::lacks(packages::MEDIUM)).or_else(|| {
+        phases::lacks(&[
+            ("passt", "passt"),
+            ("qemu-img", "qemu-utils"),
+            ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+        ])
+    })
+}
+
+/// The whole pipeline on imgforge's own monitor.
+pub(crate) fn kvm(log: &Log) -> Verdict {
+    streams::verdict(|count| {
+        let binary = streams::imgforge(log)?;
+        media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))?;
+        log.run(1800, &Command::new(process::recipe("lab/build.sh")))?;
+        let words = [binary, Medium::Tiny.path()];
+        streams::inside(log, 1500, "tests/lab/tiny-kvm.sh", &words, count)
+    })
 }

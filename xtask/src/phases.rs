@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::media::{self, Medium};
 use crate::process::{self, Log, command};
 use crate::suite::{Count, Phase};
-use crate::{boot, demo, illumos, licences, packages, readme, streams, whole_build};
+use crate::{boot, demo, illumos, lab, licences, packages, readme, streams, whole_build};
 
 /// How a phase ends.
 pub(crate) type Verdict = Result<Count, (String, Count)>;
@@ -28,6 +28,7 @@ pub(crate) const ALL: &[Phase] = &[
     Phase { is_optional: true, ..quick("deny", lacks_cargo_deny, deny) },
     quick("illumos", lacks_apt, illumos_clean),
     quick("openzfs", streams::lacks_lab, streams::openzfs),
+    Phase { is_slow: true, ..quick("kvm", lab::lacks, lab::kvm) },
     quick("readme", lacks_nothing, readme::check),
     quick("tiny", lacks_build_tools, tiny),
     quick("failures", lacks_build_tools, failures),

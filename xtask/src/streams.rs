@@ -29,7 +29,8 @@ pub(crate) fn lacks_lab() -> Option<String> {
     lacks_apt().or_else(|| phases::lacks(&[("dmsetup", "dmsetup")]))
 }
 
-fn imgforge(log: &Log) -> Outcome<PathBuf> {
+/// The program, compiled.
+pub(crate) fn imgforge(log: &Log) -> Outcome<PathBuf> {
     log.run(3600, &cargo(&["build", "--locked", "--package", "imgforge", "--bin", "imgforge"]))?;
     Ok(demo::target_directory().join("debug/imgforge"))
 }
@@ -50,16 +51,28 @@ pub(crate) fn openzfs(log: &Log) -> Verdict {
     verdict(|count| {
         let binary = imgforge(log)?;
         log.run(1800, Command::new(process::recipe("lab/build.sh")).arg("--zfs"))?;
-        let mut lab = Command::new(process::recipe("lab/run.sh"));
-        lab.args(["--timeout", "1500", "--"])
-            .arg(process::root().join("tests/streams/openzfs.sh"))
-            .arg(binary)
-            .arg(process::root().join("target/lab/zfs-tools"));
-        whole_build::checks(log, 1600, &mut lab, count)
+        let tools = process::root().join("target/lab/zfs-tools");
+        inside(log, 1500, "tests/streams/openzfs.sh", &[binary, tools], count)
     })
 }
 
-fn verdict(work: impl FnOnce(&mut Count) -> Outcome) -> Verdict {
+/// Runs a script in the lab machine, for so many seconds at most, and counts its checks.
+pub(crate) fn inside(
+    log: &Log,
+    seconds: u32,
+    script: &str,
+    words: &[PathBuf],
+    count: &mut Count,
+) -> Outcome {
+    let mut lab = Command::new(process::recipe("lab/run.sh"));
+    lab.args(["--timeout", &seconds.to_string(), "--"])
+        .arg(process::root().join(script))
+        .args(words);
+    whole_build::checks(log, seconds + 100, &mut lab, count)
+}
+
+/// Counts the checks of a script, all of which must pass.
+pub(crate) fn verdict(work: impl FnOnce(&mut Count) -> Outcome) -> Verdict {
     let mut count = Count::default();
     match work(&mut count) {
         Ok(()) if count.failed == 0 => Ok(count),

@@ -1,0 +1,49 @@
+#!/bin/bash
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+#
+# The whole pipeline on imgforge's own monitor: the tiny installer, its disk
+# booted, provisioned, sealed and exported.
+#
+#   tiny-kvm.sh IMGFORGE MEDIUM
+#
+# Runs in the lab machine, from the project's directory. Prints one line per check
+# in TAP form; exit status 1 if any check fails.
+set -u
+# shellcheck source=../tap.sh
+. "$(dirname "$0")/../tap.sh"
+
+imgforge=$(realpath "${1:?usage: tiny-kvm.sh IMGFORGE MEDIUM}")
+medium=$(realpath "${2:?usage: tiny-kvm.sh IMGFORGE MEDIUM}")
+out=/mnt/scratch/tiny
+export HOME=/root
+
+# passt wants an interface with a default route, wherever it leads.
+ip link add outside type dummy && ip link set outside up || exit 2
+ip addr add 192.0.2.2/24 dev outside && ip route add default via 192.0.2.1 || exit 2
+
+build() { # everything it says, for the log
+    "$imgforge" build tiny --target-file tests/data/tiny/tiny.yaml --iso "$medium" \
+        --var boot_wait=30s --var ssh_timeout=10m --hypervisor kvm --no-cache --no-progress \
+        --output "$out" >&2 && return
+    tail -n 40 "$out".failed/serial.log >&2
+    return 1
+}
+monitor() { grep -q 'kvm by imgforge' "$out/build.log"; }
+manifest() { "$imgforge" manifest check "$out/tiny-1.json" --file "$out/tiny-1.x86_64.zfs.gz"; }
+left() { # nothing runs, nothing lies about
+    sleep_for=20
+    while pgrep -x passt >/dev/null && [ "$sleep_for" -gt 0 ]; do
+        sleep 0.5
+        sleep_for=$((sleep_for - 1))
+    done
+    ! pgrep -x passt && ! pgrep -f 'imgforge vmm' && ! ls /run/imgforge/* 2>/dev/null
+}
+
+check "the tiny image is built" build
+check "imgforge was the monitor" monitor
+check "the stream is what the manifest says" manifest
+check "qemu-img finds the other image sound" qemu-img check -q "$out/tiny-1.x86_64.qcow2"
+check "nothing is left" left
+conclude
