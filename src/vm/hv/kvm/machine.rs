@@ -6,12 +6,14 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
     KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting,
-    kvm_irq_routing_entry, kvm_msi, kvm_pit_config, kvm_userspace_memory_region,
+    kvm_irq_routing_entry, kvm_msi, kvm_pit_config, kvm_reinject_control,
+    kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
@@ -103,10 +105,25 @@ impl KvmVm {
         self.fd.create_irq_chip()?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..kvm_pit_config::default() };
         self.fd.create_pit2(pit)?;
+        self.lose_missed_ticks()?;
         let entries: Vec<_> = (0..24).flat_map(routes).collect();
         let routing = KvmIrqRouting::from_entries(&entries)
             .map_err(|_| kvm_ioctls::Error::new(libc::ENOMEM))?;
         self.fd.set_gsi_routing(&routing)
+    }
+
+    /// Has the PIT drop ticks that the guest was too slow for, as bhyve's does. Delivered all at
+    /// once they overflow the stack of firmware whose timer handler can be interrupted.
+    fn lose_missed_ticks(&self) -> Result<(), kvm_ioctls::Error> {
+        /// `KVM_REINJECT_CONTROL`, `_IO(KVMIO, 0x71)`.
+        const REINJECT_CONTROL: u32 = 0xae71;
+        let control = kvm_reinject_control { pit_reinject: 0, ..kvm_reinject_control::default() };
+        // SAFETY: the descriptor is a machine's, and the kernel only reads the structure, which
+        // outlives the call.
+        let result = unsafe {
+            libc::ioctl(self.fd.as_raw_fd(), REINJECT_CONTROL.into(), &raw const control)
+        };
+        if result == 0 { Ok(()) } else { Err(kvm_ioctls::Error::last()) }
     }
 
     /// Shows host memory to the guest in a new slot.
