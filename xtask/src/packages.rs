@@ -47,6 +47,7 @@ pub(crate) const TESTS: &[Need] = &[
     ("ssh", "openssh-client"),
     ("ansible-playbook", "ansible-core"),
     ("openssl", "openssl"),
+    ("qemu-img", "qemu-utils"),
     ("iasl", "acpica-tools"),
     ("dmidecode", "dmidecode"),
 ];

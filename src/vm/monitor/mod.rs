@@ -10,6 +10,11 @@ mod driver;
 mod machine;
 mod passt;
 mod picture;
+#[cfg(target_os = "linux")]
+#[path = "sandbox_linux.rs"]
+mod sandbox;
+#[cfg(not(target_os = "linux"))]
+#[path = "sandbox_none.rs"]
 mod sandbox;
 mod serve;
 

@@ -2,15 +2,10 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-//! What the monitor gives up once it has everything: a guest that takes it over finds little.
+//! What the monitor gives up once it has everything, on Linux: a guest that takes it over finds
+//! little.
 
-#[cfg(target_os = "linux")]
-#[path = "privileges_linux.rs"]
-mod privileges;
-#[cfg(not(target_os = "linux"))]
-#[path = "privileges_none.rs"]
-mod privileges;
-
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 
 /// Memory of the monitor itself, beside the guest's, in MiB.
@@ -27,10 +22,11 @@ pub(super) fn enter(guest_mib: u64) {
         (Resource::RLIMIT_NOFILE, FILES),
         (Resource::RLIMIT_AS, guest_mib.saturating_add(OWN_MIB) << 20),
     ];
-    for (resource, limit) in limits {
-        if let Err(error) = setrlimit(resource, limit, limit) {
-            tracing::debug!("a limit could not be set: {error}");
-        }
+    let limits = limits.map(|(resource, limit)| setrlimit(resource, limit, limit));
+    // No program that is started from here can gain any privilege, and nobody else may look into
+    // this process.
+    let privileges = [prctl::set_no_new_privs(), prctl::set_dumpable(false)];
+    for error in limits.into_iter().chain(privileges).filter_map(Result::err) {
+        tracing::debug!("a privilege could not be given up: {error}");
     }
-    privileges::drop_them();
 }
