@@ -31,7 +31,7 @@ pub(crate) const ALL: &[Phase] = &[
     Phase { is_slow: true, ..quick("kvm", lab::lacks, lab::kvm) },
     quick("readme", lacks_nothing, readme::check),
     quick("tiny", lacks_build_tools, tiny),
-    quick("failures", lacks_build_tools, failures),
+    quick("failures", lacks_test_tools, failures),
     Phase { is_slow: true, ..quick("whole-build", whole_build::lacks, whole_build::check) },
 ];
 
