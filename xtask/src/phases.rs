@@ -87,8 +87,13 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     cargo
 }
 
+/// The sources, and whether the fuzz targets' own lock file follows the program's dependencies.
 fn format(log: &Log) -> Verdict {
-    whole(log.run(300, &cargo(&["fmt", "--all", "--check"])))
+    let fuzz = ["tree", "--locked", "--quiet", "--manifest-path", "fuzz/Cargo.toml"];
+    whole(
+        log.run(300, &cargo(&["fmt", "--all", "--check"]))
+            .and_then(|()| log.run(300, &cargo(&fuzz))),
+    )
 }
 
 fn clippy(log: &Log) -> Verdict {
