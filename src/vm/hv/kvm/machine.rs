@@ -112,8 +112,8 @@ impl KvmVm {
         self.fd.set_gsi_routing(&routing)
     }
 
-    /// Has the PIT drop ticks that the guest was too slow for, as bhyve's does. Delivered all at
-    /// once they overflow the stack of firmware whose timer handler can be interrupted.
+    /// Has the PIT drop ticks that the guest was too slow for, as bhyve's does, instead of
+    /// delivering them all at once later.
     fn lose_missed_ticks(&self) -> Result<(), kvm_ioctls::Error> {
         /// `KVM_REINJECT_CONTROL`, `_IO(KVMIO, 0x71)`.
         const REINJECT_CONTROL: u32 = 0xae71;
