@@ -25,7 +25,7 @@ truncate -s 2G pool
 zpool create -m none zones "$PWD/pool" || exit 2
 
 # A disk with noise, text, short blocks that compress into a block pointer, and holes.
-mib=37
+mib=67
 truncate -s ${mib}M disk.raw
 dd if=/dev/urandom of=disk.raw bs=64K count=60 seek=20 conv=notrunc status=none
 yes 'some text' | dd of=disk.raw bs=8K count=300 seek=2500 iflag=fullblock conv=notrunc status=none

@@ -52,7 +52,7 @@ pub(crate) fn openzfs(log: &Log) -> Verdict {
         let binary = imgforge(log)?;
         log.run(1800, Command::new(process::recipe("lab/build.sh")).arg("--zfs"))?;
         let tools = process::root().join("target/lab/zfs-tools");
-        inside(log, 1500, "tests/streams/openzfs.sh", &[binary, tools], count)
+        inside(log, 600, "tests/streams/openzfs.sh", &[binary, tools], count)
     })
 }
 
@@ -68,6 +68,13 @@ pub(crate) fn inside(
     lab.args(["--timeout", &seconds.to_string(), "--"])
         .arg(process::root().join(script))
         .args(words);
+    let before = count.passed + count.failed;
+    let result = whole_build::checks(log, seconds + 100, &mut lab, count);
+    if result.is_ok() || count.passed + count.failed > before {
+        return result;
+    }
+    // The emulated machine itself hangs now and then before it runs anything.
+    println!("     the lab machine ran no check; it gets a second try");
     whole_build::checks(log, seconds + 100, &mut lab, count)
 }
 
