@@ -10,10 +10,7 @@ use serde_json::{Value, json};
 
 use crate::ui::{Failure, Outcome};
 use crate::vm::MachineSpec;
-use crate::vm::child::{CDROM_ID, DISK_ID, PID_FILE, QMP_SOCKET, VNC_SOCKET};
-
-/// The firmware's variables in the run directory.
-pub(super) const VARIABLES: &str = "vars.fd";
+use crate::vm::child::{CDROM_ID, DISK_ID, PID_FILE, QMP_SOCKET, VARIABLES, VNC_SOCKET};
 
 /// Longest path of a UNIX socket on the systems we know (`sun_path` less its final zero; macOS
 /// and the BSDs have 104, Linux and illumos 108).

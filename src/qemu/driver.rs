@@ -6,21 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::argv::{Accel, Settings, VARIABLES, argv};
+use super::argv::{Accel, Settings, argv};
 use super::find::{Program, Search, UefiFirmware};
 use super::usernet::forwarded_ports;
 use crate::net::user;
 use crate::ui::{Failure, Outcome};
 use crate::vm::child::{
-    ChildMachine, Parts, Process, QMP_SOCKET, Qmp, QmpError, STARTING, VNC_SOCKET, shake_hands,
+    ChildMachine, Parts, Process, Qmp, QmpError, STARTING, VNC_SOCKET, prepare, shake_hands,
+    words_after,
 };
 use crate::vm::{Driver, Firmware, Machine, MachineSpec};
 
@@ -54,7 +53,7 @@ impl QemuDriver {
         };
         let uefi_code = firmware.as_ref().map(|firmware| firmware.code.as_path());
         let arguments = argv(spec, Settings { accel: self.accel, uefi_code, sandbox })?;
-        prepare(&spec.run_dir, firmware.as_ref())?;
+        prepare_for(&spec.run_dir, firmware.as_ref())?;
         let leash = self.search.setpriv().filter(|_| !spec.may_outlive_us);
         let process =
             Process::spawn(&self.program.path, &arguments, leash.as_deref(), Vec::new()).await?;
@@ -85,12 +84,7 @@ impl QemuDriver {
         arguments: &[String],
         error: QmpError,
     ) -> Failure {
-        if matches!(error, QmpError::Closed(_)) {
-            // It is ending by itself; its last words come with its end.
-            let deadline = Instant::now() + Duration::from_secs(2);
-            let _ = timeout_at(deadline, process.end().wait()).await;
-        }
-        let words = process.last_words().text();
+        let words = words_after(process, &error).await;
         let failure = Failure::build("QEMU could not start the machine");
         let failure = if words.is_empty() {
             let status = match timeout_at(Instant::now(), process.end().wait()).await {
@@ -149,37 +143,16 @@ fn blames_sandbox(failure: &Failure) -> bool {
     })
 }
 
-/// Makes the run directory ready: private, without old sockets, with a fresh variable store.
-fn prepare(run_dir: &Path, firmware: Option<&UefiFirmware>) -> Outcome<()> {
-    let failed = |error: std::io::Error| {
-        Failure::build("cannot prepare the machine's run directory")
-            .because(error)
-            .fact("path", run_dir.display())
-    };
-    let mode = run_dir.metadata().map_err(failed)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(Failure::build("the machine's run directory is open to others")
-            .fact("path", run_dir.display())
-            .fact("mode", format!("{:o}, needed 700", mode & 0o7777)));
-    }
-    for socket in [QMP_SOCKET, VNC_SOCKET] {
-        match std::fs::remove_file(run_dir.join(socket)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed(error));
-            }
-            _ => {}
-        }
-    }
-    if let Some(firmware) = firmware {
-        // Written anew, not copied with the template's permissions, which may be read-only.
-        let template = std::fs::read(&firmware.variables).map_err(|error| {
+/// The run directory, ready; its variable store as the firmware's template has it.
+fn prepare_for(run_dir: &Path, firmware: Option<&UefiFirmware>) -> Outcome<()> {
+    let template = firmware.map(|firmware| {
+        std::fs::read(&firmware.variables).map_err(|error| {
             Failure::build("cannot read the UEFI variable store")
                 .because(error)
                 .fact("file", firmware.variables.display())
-        })?;
-        std::fs::write(run_dir.join(VARIABLES), template).map_err(failed)?;
-    }
-    Ok(())
+        })
+    });
+    prepare(run_dir, template.transpose()?.as_deref())
 }
 
 /// Learns the forwarded ports, then lets the guest run.

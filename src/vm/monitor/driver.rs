@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -15,13 +15,12 @@ use super::config::{Hypervisor, MonitorConfig};
 use super::passt::{self, Network};
 use crate::ui::{Failure, Outcome};
 use crate::vm::child::{
-    ChildMachine, PID_FILE, Parts, Process, QMP_SOCKET, Qmp, QmpError, STARTING, VNC_SOCKET,
-    shake_hands,
+    ChildMachine, PID_FILE, Parts, Process, QMP_SOCKET, Qmp, QmpError, QmpEvent, STARTING,
+    VARIABLES, VNC_SOCKET, prepare, shake_hands, words_after,
 };
 use crate::vm::firmware::rom::{Profile, Rom, Search};
 use crate::vm::{Driver, Firmware, Machine, MachineSpec};
 
-const VARIABLES: &str = "vars.fd";
 /// Locally administered; there is one machine on each of these networks.
 const MAC: [u8; 6] = [0x02, 0x49, 0x4d, 0x47, 0x00, 0x01];
 
@@ -54,7 +53,7 @@ impl MonitorDriver {
     async fn attempt(&self, spec: &MachineSpec) -> Outcome<ChildMachine> {
         let leash = self.leash.as_deref().filter(|_| !spec.may_outlive_us);
         let rom = self.rom()?;
-        prepare(&spec.run_dir, &rom)?;
+        prepare(&spec.run_dir, Some(&rom.variables))?;
         let guest_ports: Vec<u16> =
             spec.forwards.iter().map(|forward| forward.guest_port).collect();
         let network = passt::start(&spec.run_dir, &guest_ports, leash).await?;
@@ -84,7 +83,7 @@ fn machine(
     network: Network,
     process: Process,
     qmp: Qmp,
-    events: tokio::sync::mpsc::Receiver<crate::vm::child::QmpEvent>,
+    events: tokio::sync::mpsc::Receiver<QmpEvent>,
 ) -> ChildMachine {
     let ports: BTreeMap<_, _> = network.ports.into_iter().collect();
     ChildMachine::new(Parts {
@@ -122,32 +121,10 @@ fn config(spec: &MachineSpec, rom: &Rom, network: &Network) -> MonitorConfig {
 
 /// The failure with the monitor's own words in it.
 async fn not_started(process: &Process, error: QmpError) -> Failure {
-    if matches!(error, QmpError::Closed(_)) {
-        // It is ending by itself; its last words come with its end.
-        let _ = tokio::time::timeout(STARTING, process.end().wait()).await;
-    }
-    let words = process.last_words().text();
+    let words = words_after(process, &error).await;
     let failure = Failure::build("the machine could not be started").because(error);
     let failure = if words.is_empty() { failure } else { failure.fact("monitor", words) };
     failure.hint("run `imgforge doctor`")
-}
-
-/// No old sockets, and a fresh variable store.
-fn prepare(run_dir: &Path, rom: &Rom) -> Outcome<()> {
-    let failed = |error: std::io::Error| {
-        Failure::build("cannot prepare the machine's run directory")
-            .because(error)
-            .fact("path", run_dir.display())
-    };
-    for socket in [QMP_SOCKET, VNC_SOCKET] {
-        match std::fs::remove_file(run_dir.join(socket)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed(error));
-            }
-            _ => {}
-        }
-    }
-    std::fs::write(run_dir.join(VARIABLES), &rom.variables).map_err(failed)
 }
 
 #[async_trait]
