@@ -3,7 +3,7 @@
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 //! The picture of the guest's screen, and what changed in it.
 
-use png::{BitDepth, ColorType, Compression, Encoder};
+use crate::ui;
 
 /// Most pixels that a server may announce: 3840 × 2160, also the RFB decoder's own limit.
 const MAX_PIXELS: usize = 3840 * 2160;
@@ -159,20 +159,8 @@ impl Frame {
 
     /// The picture as PNG.
     pub(super) fn to_png(&self) -> Result<Vec<u8>, png::EncodingError> {
-        let rgb: Vec<u8> = self
-            .pixels
-            .chunks_exact(BYTES)
-            .flat_map(|pixel| [pixel[2], pixel[1], pixel[0]])
-            .collect();
-        let mut out = Vec::new();
-        let mut encoder = Encoder::new(&mut out, self.width.into(), self.height.into());
-        encoder.set_color(ColorType::Rgb);
-        encoder.set_depth(BitDepth::Eight);
-        encoder.set_compression(Compression::Fast);
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(&rgb)?;
-        writer.finish()?;
-        Ok(out)
+        let size = (self.width.into(), self.height.into());
+        ui::png(size, self.pixels.as_chunks::<BYTES>().0.iter().copied())
     }
 
     /// Width and height of an area that must lie on the screen.

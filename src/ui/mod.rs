@@ -7,6 +7,7 @@
 mod events;
 mod live;
 mod logfile;
+mod picture;
 mod printer;
 mod report;
 mod secret;
@@ -14,6 +15,7 @@ mod text;
 
 pub use events::{Event, Events, Split, Stage, Stream};
 pub use logfile::LogFiles;
+pub(crate) use picture::png;
 pub use printer::{Color, Format, Printer, PrinterOptions};
 pub use report::{Failure, Kind, Outcome};
 pub use secret::Secret;

@@ -10,8 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::control::{Controls, Moved};
-use super::picture;
-use crate::ui::Outcome;
+use crate::ui::{self, Outcome};
 use crate::vm::board::{Backends, Board, Plan};
 use crate::vm::child::{CDROM_ID, DISK_ID};
 use crate::vm::dev::Request;
@@ -219,7 +218,8 @@ impl Controls for Machine {
     fn screenshot(&self, file: &Path) -> Result<(), String> {
         let mut pixels = Vec::new();
         let size = self.copy(&mut pixels);
-        let picture = picture::png(size, &pixels).map_err(|error| error.to_string())?;
+        let pixels = pixels.into_iter().map(u32::to_le_bytes);
+        let picture = ui::png(size, pixels).map_err(|error| error.to_string())?;
         let failed = |error: io::Error| format!("cannot write {}: {error}", file.display());
         std::fs::write(file, picture).map_err(failed)
     }

@@ -9,7 +9,6 @@ mod control;
 mod driver;
 mod machine;
 mod passt;
-mod picture;
 #[cfg(target_os = "linux")]
 #[path = "sandbox_linux.rs"]
 mod sandbox;
