@@ -14,6 +14,8 @@
 set -u
 # shellcheck source=../tap.sh
 . "$(dirname "$0")/../tap.sh"
+# shellcheck source=volumes.sh
+. "$(dirname "$0")/volumes.sh"
 
 imgforge=$(realpath "${1:?usage: openzfs.sh IMGFORGE TOOLS}")
 tools=$(realpath "${2:?usage: openzfs.sh IMGFORGE TOOLS}")
@@ -35,16 +37,6 @@ done
 printf end | dd of=disk.raw bs=1 seek=$((mib * 1024 * 1024 - 3)) conv=notrunc status=none
 sum=$(sha256sum <disk.raw)
 
-receive() { # as imgadm does
-    gzip -cdfq "$1" | zfs receive "zones/$2-partial" || return 1
-    [ "$(zfs list -H -o name -t snapshot | grep -c "^zones/$2-partial@")" = 1 ] || return 1
-    zfs list -H -t snapshot "zones/$2-partial@final" || return 1
-    zfs rename "zones/$2-partial" "zones/$2"
-}
-is() { # DATASET PROPERTY VALUE
-    value=$(zfs get -H -p -o value "$2" "zones/$1") || return 1
-    [ "$value" = "$3" ] || { echo "$2 is $value, not $3"; return 1; }
-}
 reserves() { # DATASET: at least its size
     value=$(zfs get -H -p -o value refreservation "zones/$1") || return 1
     [ "$value" -ge $((512 * 1024 * 1024)) ] || { echo "refreservation is $value"; return 1; }
@@ -64,14 +56,6 @@ content() { # DATASET: begins with the disk, and has zeros behind it
 }
 clone() { # as vmadm does
     zfs clone -o volsize=512M -o refreservation=auto "zones/$1@final" "zones/$1-vm"
-}
-field() {
-    "$imgforge" stream info --json "$1" |
-        sed -n "s/^ *\"$2\": \"\\{0,1\\}\\([^\",]*\\)\"\\{0,1\\},\\{0,1\\}\$/\\1/p"
-}
-same() { # STREAM
-    rm -f back.raw
-    "$imgforge" convert "$1" back.raw --from zfs --no-progress && cmp disk.raw back.raw
 }
 refused() { # STREAM WORD: by us, with that word in the message
     rm -f back.raw

@@ -15,6 +15,8 @@
 set -u
 # shellcheck source=../tap.sh
 . "$(dirname "$0")/../tap.sh"
+# shellcheck source=volumes.sh
+. "$(dirname "$0")/volumes.sh"
 
 imgforge=$(realpath "${1:?usage: zfs-fuse.sh IMGFORGE [ROOT]}")
 root=${2:+$(realpath "$2")}
@@ -56,21 +58,6 @@ dd if=/dev/urandom of=disk.raw bs=64K count=60 seek=20 conv=notrunc status=none
 yes 'some text' | dd of=disk.raw bs=8K count=300 seek=2500 iflag=fullblock conv=notrunc status=none
 printf end | dd of=disk.raw bs=1 seek=$((37 * 1024 * 1024 - 3)) conv=notrunc status=none
 
-receive() { # as imgadm does
-    gzip -cdfq "$1" | zfs receive "zones/$2-partial" || return 1
-    [ "$(zfs list -H -o name -t snapshot | grep -c "^zones/$2-partial@")" = 1 ] || return 1
-    zfs list -H -t snapshot "zones/$2-partial@final" || return 1
-    zfs rename "zones/$2-partial" "zones/$2"
-}
-is() { # DATASET PROPERTY VALUE
-    value=$(zfs get -H -p -o value "$2" "zones/$1") || return 1
-    [ "$value" = "$3" ] || { echo "$2 is $value, not $3"; return 1; }
-}
-field() { "$imgforge" stream info --json "$1" | sed -n "s/^ *\"$2\": \"\\{0,1\\}\\([^\",]*\\)\"\\{0,1\\},\\{0,1\\}\$/\\1/p"; }
-same() { # STREAM
-    rm -f back.raw
-    "$imgforge" convert "$1" back.raw --from zfs --no-progress && cmp disk.raw back.raw
-}
 dump() { # exit status says nothing
     zstreamdump <"$1" >dump.log 2>&1
     if grep -Ei 'invalid checksum|incorrect checksum|differs from' dump.log; then return 1; fi

@@ -38,7 +38,7 @@ pub(crate) fn lacks() -> Option<String> {
 
 /// The whole pipeline on imgforge's own monitor.
 pub(crate) fn kvm(log: &Log) -> Verdict {
-    streams::verdict(|count| {
+    phases::verdict(|count| {
         let binary = streams::imgforge(log)?;
         media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))?;
         log.run(1800, &Command::new(process::recipe("lab/build.sh")))?;

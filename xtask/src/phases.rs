@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::media::{self, Medium};
-use crate::process::{self, Log, command};
+use crate::process::{self, Log, Outcome, command};
 use crate::suite::{Count, Phase};
 use crate::{boot, demo, illumos, lab, licences, packages, readme, streams, whole_build};
 
@@ -46,6 +46,16 @@ const fn quick(
 /// A phase that is one test.
 pub(crate) fn whole(result: Result<(), String>) -> Verdict {
     result.map(|()| Count::ONE).map_err(|reason| (reason, Count::default()))
+}
+
+/// Counts the checks of a script, all of which must pass.
+pub(crate) fn verdict(work: impl FnOnce(&mut Count) -> Outcome) -> Verdict {
+    let mut count = Count::default();
+    match work(&mut count) {
+        Ok(()) if count.failed == 0 => Ok(count),
+        Ok(()) => Err((format!("{} checks failed", count.failed), count)),
+        Err(reason) => Err((reason, count)),
+    }
 }
 
 fn lacks_nothing() -> Option<String> {

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::phases::{self, Verdict, cargo, lacks_apt};
+use crate::phases::{self, Verdict, cargo, lacks_apt, verdict};
 use crate::process::{self, Log, Outcome};
 use crate::suite::Count;
 use crate::{demo, whole_build};
@@ -76,14 +76,4 @@ pub(crate) fn inside(
     // The emulated machine itself hangs now and then before it runs anything.
     println!("     the lab machine ran no check; it gets a second try");
     whole_build::checks(log, seconds + 100, &mut lab, count)
-}
-
-/// Counts the checks of a script, all of which must pass.
-pub(crate) fn verdict(work: impl FnOnce(&mut Count) -> Outcome) -> Verdict {
-    let mut count = Count::default();
-    match work(&mut count) {
-        Ok(()) if count.failed == 0 => Ok(count),
-        Ok(()) => Err((format!("{} checks failed", count.failed), count)),
-        Err(reason) => Err((reason, count)),
-    }
 }

@@ -32,22 +32,15 @@ pub(crate) fn lacks() -> Option<String> {
 }
 
 /// Builds and looks.
-pub(crate) fn check(log: &Log) -> Result<Count, (String, Count)> {
-    let mut count = Count::default();
-    match build(log).and_then(|disk| {
+pub(crate) fn check(log: &Log) -> phases::Verdict {
+    phases::verdict(|count| {
+        let disk = build(log)?;
         count.passed += 1;
-        let result = examine(log, &disk, &mut count);
+        let result = examine(log, &disk, count);
         let removed = fs::remove_file(&disk)
             .map_err(|error| format!("cannot remove {}: {error}", disk.display()));
         result.and(removed)
-    }) {
-        Ok(()) if count.failed == 0 => Ok(count),
-        Ok(()) => Err((format!("{} checks failed", count.failed), count)),
-        Err(reason) => {
-            count.failed += 1;
-            Err((reason, count))
-        }
-    }
+    })
 }
 
 fn build(log: &Log) -> Outcome<PathBuf> {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::ours::Program;
+use super::runs;
 use super::scratch::Scratch;
 use super::table::median;
 use super::watch::{self, timed};
@@ -56,13 +57,7 @@ impl Options {
             match word {
                 "--disk" => options.disk = Some(value()?.into()),
                 "--imgforge" => options.imgforge = Some(value()?.into()),
-                "--runs" => {
-                    let text = value()?;
-                    options.runs =
-                        text.parse().ok().filter(|runs| (1..=99).contains(runs)).ok_or_else(
-                            || format!("--runs is a number from 1 to 99, not `{text}`"),
-                        )?;
-                }
+                "--runs" => options.runs = runs(value()?)?,
                 "--check" => options.check = true,
                 other => return Err(format!("no such argument: {other}\n\n{USAGE}")),
             }

@@ -89,13 +89,7 @@ impl Options {
                 || words.next().copied().ok_or_else(|| format!("{word} needs a value\n\n{USAGE}"));
             match word {
                 "--target" => options.target = Some(value()?.to_owned()),
-                "--runs" => {
-                    let text = value()?;
-                    options.runs =
-                        text.parse().ok().filter(|runs| (1..=99).contains(runs)).ok_or_else(
-                            || format!("--runs is a number from 1 to 99, not `{text}`"),
-                        )?;
-                }
+                "--runs" => options.runs = runs(value()?)?,
                 "--iso" => options.iso = Some(value()?.into()),
                 "--imgforge" => options.imgforge = Some(value()?.into()),
                 "--only" => match value()? {
@@ -113,6 +107,14 @@ impl Options {
     fn builds_with(&self, which: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only == which)
     }
+}
+
+/// The value of `--runs`.
+fn runs(text: &str) -> Outcome<usize> {
+    text.parse()
+        .ok()
+        .filter(|runs| (1..=99).contains(runs))
+        .ok_or_else(|| format!("--runs is a number from 1 to 99, not `{text}`"))
 }
 
 /// Runs the benchmark with the words after `bench overhead`.

@@ -5,9 +5,9 @@
 //! Programs that are measured: started, timed, watched, ended.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,30 +39,41 @@ pub(super) fn run(command: &mut Command, log: &Path) -> Outcome<Ran> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).spawn();
     let mut child = child.map_err(|error| format!("cannot start {name}: {error}"))?;
     let output = child.stdout.take().ok_or("a program without standard output")?;
-    let ended = AtomicBool::new(false);
-    let pid = child.id();
-    let (lines, status, seconds, peak_kib) = thread::scope(|scope| {
-        let sampler = scope.spawn({
-            let ended = &ended;
-            move || sample(pid, ended)
-        });
-        let mut lines = Vec::new();
+    let mut lines = Vec::new();
+    let read = || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
             let _ = writeln!(file, "{line}");
             lines.push((started.elapsed().as_secs_f64(), line));
         }
-        let status = child.wait();
-        let seconds = started.elapsed().as_secs_f64();
-        ended.store(true, Ordering::Relaxed);
-        sampler.thread().unpark();
-        (lines, status, seconds, sampler.join().ok().flatten())
-    });
+    };
+    let (status, seconds, peak_kib) = watch(&mut child, started, read);
     let status = status.map_err(|error| format!("cannot wait for {name}: {error}"))?;
     if !status.success() {
         return Err(format!("{name}: {status}\n{}", tail(log, 25)));
     }
     Ok(Ran { seconds, lines, peak_kib })
+}
+
+/// Waits for a program's end, doing `meanwhile` first; its status, the seconds since `started`, and
+/// its largest resident set in KiB.
+fn watch(
+    child: &mut Child,
+    started: Instant,
+    meanwhile: impl FnOnce(),
+) -> (io::Result<ExitStatus>, f64, Option<u64>) {
+    let ended = AtomicBool::new(false);
+    let pid = child.id();
+    thread::scope(|scope| {
+        let ended = &ended;
+        let sampler = scope.spawn(move || sample(pid, ended));
+        meanwhile();
+        let status = child.wait();
+        let seconds = started.elapsed().as_secs_f64();
+        ended.store(true, Ordering::Relaxed);
+        sampler.thread().unpark();
+        (status, seconds, sampler.join().ok().flatten())
+    })
 }
 
 /// Runs a command with its output in `into`; returns its wall time in seconds and its largest
@@ -72,17 +83,7 @@ pub(super) fn timed(command: &mut Command, into: Stdio) -> Outcome<(f64, Option<
     let started = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(into).spawn();
     let mut child = child.map_err(|error| format!("cannot start {name}: {error}"))?;
-    let ended = AtomicBool::new(false);
-    let pid = child.id();
-    let (status, seconds, peak) = thread::scope(|scope| {
-        let ended = &ended;
-        let sampler = scope.spawn(move || sample(pid, ended));
-        let status = child.wait();
-        let seconds = started.elapsed().as_secs_f64();
-        ended.store(true, Ordering::Relaxed);
-        sampler.thread().unpark();
-        (status, seconds, sampler.join().ok().flatten())
-    });
+    let (status, seconds, peak) = watch(&mut child, started, || ());
     match status {
         Ok(status) if status.success() => Ok((seconds, peak)),
         Ok(status) => Err(format!("{name}: {status}")),
