@@ -25,6 +25,8 @@ use crate::ui::{Event, Events, Failure, Outcome, Stream};
 const CHANNEL_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time to kill a command that ran out of time.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for the process id of a command that is to be killed.
+const PID_LIMIT: Duration = Duration::from_secs(5);
 /// After a command's exit, the longest wait for the end of its output: a process that it left
 /// behind may hold the other end open for ever.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
@@ -205,8 +207,7 @@ impl Session {
         let own = start + command.timeout();
         let deadline = self.deadline.map_or(own, |cap| cap.min(own));
         let (mut reader, writer) = self.channel(launcher).await?;
-        let feeding = feed_all(&writer, feed);
-        tokio::pin!(feeding);
+        let mut feeding = Box::pin(feed_all(&writer, feed));
         let (mut fed, mut drain) = (false, None::<Instant>);
         let mut received = Received::default();
         let mut pid = PidLine::default();
@@ -229,12 +230,16 @@ impl Session {
                         drain = Some(Instant::now() + DRAIN_LIMIT);
                     }
                 }
-                () = &mut feeding, if !fed => fed = true,
+                () = feeding.as_mut(), if !fed => fed = true,
             }
         };
+        // It may hold the channel's window, which everything else on the connection waits for.
+        drop(feeding);
+        if stop.is_some() {
+            await_pid(&mut reader, &mut received, &mut pid, give).await;
+        }
         pid.finish(give);
-        // Closing a channel that is closed already is no error worth a word.
-        let _ = timeout(Duration::from_secs(1), writer.close()).await;
+        close(writer);
         if let Some(failure) = stop {
             self.kill(pid.pid()).await;
             return Err(failure);
@@ -353,6 +358,30 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn out_of_time(limit: Duration) -> Failure {
     Failure::build(format!("timed out after {:.1} s", limit.as_secs_f64()))
+}
+
+/// Waits a moment for the process id of a command that is to be killed: the guest may be slow.
+async fn await_pid(
+    reader: &mut ChannelReadHalf,
+    received: &mut Received,
+    pid: &mut PidLine,
+    give: &mut (dyn FnMut(Stream, &[u8]) + Send),
+) {
+    let found = async {
+        while pid.pid().is_none() && received.ended.is_none() {
+            if !received.take(reader.wait().await, pid, give) {
+                break;
+            }
+        }
+    };
+    // Without it, the end of its input is what may end the command.
+    let _ = timeout(PID_LIMIT, found).await;
+}
+
+/// Has a channel closed behind what is being sent, however long a slow guest takes for that.
+/// Closing one that is closed already is no error worth a word; the connection's end ends it.
+fn close(writer: ChannelWriteHalf<Msg>) {
+    tokio::spawn(async move { writer.close().await.unwrap_or_default() });
 }
 
 /// Sends everything, then the end of the stream. A command may end without reading it all.

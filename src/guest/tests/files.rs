@@ -58,8 +58,7 @@ async fn an_upload_out_of_time_leaves_no_temporary_file() {
     let bytes = vec![7u8; 64 << 20];
     let failure = upload_bytes(&short, &bytes, path.to_str().unwrap(), 0o644).await.unwrap_err();
     assert!(failure.summary().contains("timed out"), "{failure}");
-    // Without its process id, which may be on its way still, the guest's script notices the end
-    // of its input by itself, a moment later.
+    // The guest's script is killed; its shell may be removing the file still.
     let gone = async {
         let mut look = tokio::time::interval(Duration::from_millis(20));
         while !names(dir.path()).is_empty() {
