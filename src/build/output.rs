@@ -127,7 +127,7 @@ impl Output {
         remove_tree(&evidence)?;
         fs::create_dir(&evidence).map_err(|error| failure("cannot create", &evidence, error))?;
         let mut moved = Vec::new();
-        for name in ["build.log", "events.jsonl", "serial.log", SCREENSHOTS] {
+        for name in ["build.log", "events.jsonl", "serial.log", "monitor.log", SCREENSHOTS] {
             let (from, to) = (self.scratch.join(name), evidence.join(name));
             if from.exists() {
                 rename(&from, &to)?;

@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,11 +28,15 @@ pub struct StreamCable {
     out: SyncSender<Vec<u8>>,
     inbox: Arc<Inbox>,
     socket: UnixStream,
+    /// Frames that the guest sent, and those that were lost because the other side was slow.
+    sent: AtomicU64,
+    lost: AtomicU64,
 }
 
 #[derive(Default)]
 struct Inbox {
     frames: Mutex<VecDeque<Vec<u8>>>,
+    received: AtomicU64,
     /// Of the interface that is plugged in; a machine that is reset gets another one.
     wake: Mutex<Option<Wake>>,
 }
@@ -52,6 +57,7 @@ impl Inbox {
             }
             let mut frame = vec![0; length];
             socket.read_exact(&mut frame)?;
+            self.received.fetch_add(1, Ordering::Relaxed);
             let mut frames = self.frames();
             if frames.len() < WAITING {
                 frames.push_back(frame);
@@ -95,7 +101,7 @@ impl StreamCable {
                 tracing::debug!("the network takes nothing any more: {error}");
             }
         })?;
-        Ok(Arc::new(Self { out, inbox, socket }))
+        Ok(Arc::new(Self { out, inbox, socket, sent: AtomicU64::new(0), lost: AtomicU64::new(0) }))
     }
 }
 
@@ -108,6 +114,9 @@ fn drain(frames: &Receiver<Vec<u8>>, mut socket: &UnixStream) -> io::Result<()> 
 
 impl Drop for StreamCable {
     fn drop(&mut self) {
+        let [sent, lost, received] = [&self.sent, &self.lost, &self.inbox.received]
+            .map(|count| count.load(Ordering::Relaxed));
+        tracing::debug!("network: {sent} frames sent, {lost} of them lost, {received} received");
         // Both threads leave their system calls by it. It may be closed already.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
@@ -118,8 +127,13 @@ impl Frames for StreamCable {
         let Ok(length) = u32::try_from(frame.len()) else { return };
         let mut bytes = length.to_be_bytes().to_vec();
         bytes.extend_from_slice(frame);
+        if self.sent.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::debug!("network: the guest's first frame");
+        }
         // Full, or the other side is gone: the frame is lost.
-        let _ = self.out.try_send(bytes);
+        if self.out.try_send(bytes).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn recv(&self, frame: &mut [u8]) -> Option<usize> {

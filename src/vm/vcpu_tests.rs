@@ -51,6 +51,10 @@ impl Vm for Script {
         Err(Failure::build("none"))
     }
 
+    fn read_memory(&self, _: &str, _: u64) -> Outcome<Option<DeviceMemory>> {
+        Ok(None)
+    }
+
     fn place(&self, _: &DeviceMemory, _: Option<u64>) -> Outcome<()> {
         Ok(())
     }

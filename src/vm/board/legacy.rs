@@ -26,6 +26,8 @@ use crate::vm::vcpu::Buses;
 /// Where the first and the second serial port are, and their lines.
 const COM1: (u64, u32) = (0x3f8, 4);
 const COM2: (u64, u32) = (0x2f8, 3);
+/// The unit in which a guest is shown memory.
+const PAGE: u64 = 4096;
 /// OVMF's way out, which no register moves.
 const POWER_OFF: u64 = 0xb004;
 
@@ -124,6 +126,14 @@ impl Legacy<'_> {
         let kept = Arc::clone(variables);
         let mut flash = Flash::new(super::lock(variables).clone());
         flash.on_save(Box::new(move |bytes| super::lock(&kept).copy_from_slice(bytes)));
-        self.buses.mmio.insert(plan.rom.flash_range(), Arc::new(Mutex::new(flash)))
+        let range = plan.rom.flash_range();
+        let bytes = range.end - range.start;
+        if bytes > 0
+            && bytes.is_multiple_of(PAGE)
+            && let Some(memory) = self.vm.read_memory("flash", bytes)?
+        {
+            flash.set_window(wires::window(self.vm, memory, range.start));
+        }
+        self.buses.mmio.insert(range, Arc::new(Mutex::new(flash)))
     }
 }

@@ -6,8 +6,12 @@
 
 use std::sync::{Arc, Weak};
 
+use vm_memory::{Bytes, VolatileMemory};
+
+use crate::vm::dev::flash;
 use crate::vm::dev::{Irq, IrqLine, MsiSink, Request, Requests};
 use crate::vm::hv::Vm;
+use crate::vm::memory::DeviceMemory;
 use crate::vm::vcpu::Run;
 
 /// One line of the interrupt controllers.
@@ -38,6 +42,25 @@ impl MsiSink for Messages {
 /// The local APICs.
 pub(super) fn messages(vm: &Arc<dyn Vm>) -> Arc<dyn MsiSink> {
     Arc::new(Messages(Arc::clone(vm)))
+}
+
+/// Shows a flash chip's bytes at an address.
+pub(super) fn window(vm: &Arc<dyn Vm>, memory: DeviceMemory, address: u64) -> flash::Window {
+    let vm = Arc::clone(vm);
+    Box::new(move |news| {
+        if let Some((offset, bytes)) = news {
+            let room = memory.region.get_slice(offset, bytes.len());
+            let written = room.and_then(|room| room.write_slice(bytes, 0));
+            if let Err(error) = written {
+                // The guest reads through the chip itself, then.
+                tracing::warn!("the flash chip cannot be shown: {error}");
+                return;
+            }
+        }
+        if let Err(failure) = vm.place(&memory, news.map(|_| address)) {
+            tracing::warn!(%failure, "the flash chip cannot be shown to the guest");
+        }
+    })
 }
 
 /// Devices ask the run, which owns them by way of its buses.

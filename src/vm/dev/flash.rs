@@ -5,7 +5,10 @@
 //! The flash chip that holds UEFI variables: byte-wide, with Intel's basic command set (Intel
 //! 28F008SA data sheet, 1992), of which edk2 uses a part.
 //!
-//! The guest's memory map leaves a hole where the chip is, so that every access comes here.
+//! The guest's memory map leaves a hole where the chip is, so that every access comes here; but
+//! where the hypervisor can, the guest reads the bytes by itself while nothing else is to be read.
+
+use std::ops::Range;
 
 use crate::vm::bus::BusDevice;
 
@@ -13,7 +16,6 @@ use crate::vm::bus::BusDevice;
 const BLOCK: usize = 4096;
 const ERASED: u8 = 0xff;
 
-const READ_ARRAY: u8 = 0xff;
 const READ_STATUS: u8 = 0x70;
 const CLEAR_STATUS: u8 = 0x50;
 const READ_ID: u8 = 0x90;
@@ -44,19 +46,42 @@ enum Mode {
 /// What is given all bytes of the chip.
 pub type OnSave = Box<dyn FnMut(&[u8]) + Send>;
 
+/// What shows bytes to the guest: these, from this offset on, with what was shown before; or none
+/// of them, so that reads come here.
+pub type Window = Box<dyn FnMut(Option<(usize, &[u8])>) + Send>;
+
 /// A chip. Put it right below the firmware's code; it takes as many bytes as it holds.
 pub struct Flash {
     bytes: Vec<u8>,
     mode: Mode,
     status: u8,
-    is_changed: bool,
+    /// What was changed since it was last shown and saved.
+    changed: Range<usize>,
     on_save: Option<OnSave>,
+    window: Option<Window>,
+    is_shown: bool,
 }
 
 impl Flash {
     /// A chip that holds these bytes.
     pub fn new(vars: Vec<u8>) -> Self {
-        Self { bytes: vars, mode: Mode::Array, status: 0, is_changed: false, on_save: None }
+        Self {
+            bytes: vars,
+            mode: Mode::Array,
+            status: 0,
+            changed: 0..0,
+            on_save: None,
+            window: None,
+            is_shown: false,
+        }
+    }
+
+    /// Sets what shows the bytes to the guest, and shows them.
+    pub fn set_window(&mut self, mut window: Window) {
+        let is_array = self.mode == Mode::Array;
+        window(is_array.then_some((0, &self.bytes)));
+        self.is_shown = is_array;
+        self.window = Some(window);
     }
 
     /// Sets what is given all bytes when a sequence of changes is complete, that is when the guest
@@ -71,11 +96,24 @@ impl Flash {
         &self.bytes
     }
 
-    fn save(&mut self) {
-        if std::mem::take(&mut self.is_changed)
+    /// Shows the bytes while they are what is to be read, and saves them before.
+    fn settle(&mut self) {
+        let is_array = self.mode == Mode::Array;
+        if is_array
+            && !self.changed.is_empty()
             && let Some(save) = &mut self.on_save
         {
             save(&self.bytes);
+        }
+        if let Some(window) = &mut self.window
+            && is_array != self.is_shown
+        {
+            let news = self.bytes.get(self.changed.clone()).unwrap_or_default();
+            window(is_array.then_some((self.changed.start, news)));
+            self.is_shown = is_array;
+        }
+        if is_array {
+            self.changed = 0..0;
         }
     }
 
@@ -89,11 +127,7 @@ impl Flash {
                 self.status = 0;
                 Mode::Array
             }
-            READ_ARRAY => {
-                self.save();
-                Mode::Array
-            }
-            // Unknown ones do nothing.
+            // READ_ARRAY; unknown ones do nothing.
             _ => Mode::Array,
         };
     }
@@ -103,19 +137,25 @@ impl Flash {
         for (cell, byte) in self.bytes.iter_mut().skip(offset).zip(data) {
             *cell = *byte;
         }
-        self.finish(READY);
+        self.finish(offset..offset.saturating_add(data.len()));
     }
 
     fn erase(&mut self, offset: usize) {
+        let start = offset / BLOCK * BLOCK;
         if let Some(block) = self.bytes.chunks_mut(BLOCK).nth(offset / BLOCK) {
             block.fill(ERASED);
         }
-        self.finish(READY);
+        self.finish(start..start.saturating_add(BLOCK));
     }
 
-    fn finish(&mut self, status: u8) {
-        self.status |= status;
-        self.is_changed = true;
+    fn finish(&mut self, changed: Range<usize>) {
+        let end = changed.end.min(self.bytes.len());
+        let start = changed.start.min(end);
+        self.changed = match self.changed.is_empty() {
+            true => start..end,
+            false => self.changed.start.min(start)..self.changed.end.max(end),
+        };
+        self.status |= READY;
         self.mode = Mode::Status;
     }
 }
@@ -150,6 +190,7 @@ impl BusDevice for Flash {
             }
             Mode::Array | Mode::Status | Mode::Id => self.command(command),
         }
+        self.settle();
     }
 }
 
@@ -163,6 +204,8 @@ mod tests {
     use super::super::clock::FakeClock;
     use super::super::mock::{acts, inb, outb, read};
     use super::*;
+
+    const READ_ARRAY: u8 = 0xff;
 
     type Saved = Arc<Mutex<Vec<Vec<u8>>>>;
 
@@ -206,6 +249,32 @@ mod tests {
         expected[BLOCK..2 * BLOCK].fill(0xff);
         assert_eq!(flash.contents(), expected);
         assert_eq!(*saved.lock().unwrap().last().unwrap(), expected);
+    }
+
+    #[test]
+    fn the_guest_sees_in_its_window_what_it_would_read() {
+        let (mut flash, saved) = chip(vec![7; 2 * BLOCK]);
+        let seen = Arc::new(Mutex::new((vec![0; 2 * BLOCK], false, 0)));
+        let shown = Arc::clone(&seen);
+        flash.set_window(Box::new(move |news| {
+            let (bytes, is_shown, calls) = &mut *shown.lock().unwrap();
+            *is_shown = news.is_some();
+            *calls += 1;
+            if let Some((at, news)) = news {
+                bytes[at..at + news.len()].copy_from_slice(news);
+            }
+        }));
+        assert_eq!(*seen.lock().unwrap(), (vec![7; 2 * BLOCK], true, 1));
+        for (offset, byte) in (BLOCK as u64 - 2..).zip(*b"Boot") {
+            outb(&mut flash, offset, PROGRAM);
+            outb(&mut flash, offset, byte);
+            assert!(!seen.lock().unwrap().1, "the status is to be read");
+        }
+        outb(&mut flash, 0, READ_ARRAY);
+        outb(&mut flash, 0, CLEAR_STATUS);
+        let (bytes, is_shown, calls) = seen.lock().unwrap().clone();
+        assert!(bytes == flash.contents() && is_shown && calls == 3);
+        assert_eq!(saved.lock().unwrap().len(), 1);
     }
 
     #[test]

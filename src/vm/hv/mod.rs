@@ -44,6 +44,13 @@ pub trait Vm: Send + Sync {
     /// When the kernel has none.
     fn device_memory(&self, name: &str, bytes: u64) -> Outcome<DeviceMemory>;
 
+    /// Allocates memory that the guest may read and execute where it is shown, while its writes
+    /// come as exits. `None` when the kernel has no such thing: reads come as exits there, too.
+    ///
+    /// # Errors
+    /// When the kernel has none.
+    fn read_memory(&self, name: &str, bytes: u64) -> Outcome<Option<DeviceMemory>>;
+
     /// Shows device memory to the guest at `address`, or hides it with `None`. It is hidden first
     /// where it was before.
     ///

@@ -50,6 +50,8 @@ pub struct MonitorConfig {
     pub cdrom: Option<PathBuf>,
     /// Where the first serial port is logged; appended to.
     pub serial_log: PathBuf,
+    /// Where the monitor logs what it notices; appended to.
+    pub log: PathBuf,
     /// Where a process waits that takes and gives Ethernet frames; none for a machine without a
     /// network.
     pub network: Option<PathBuf>,
@@ -112,6 +114,7 @@ mod tests {
             scratch_disk: true,
             cdrom: None,
             serial_log: "serial.log".into(),
+            log: "monitor.log".into(),
             network: None,
             mac: [2, 0, 0, 0, 0, 1],
             control: "qmp.sock".into(),

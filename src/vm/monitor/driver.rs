@@ -24,6 +24,9 @@ use crate::vm::{Driver, Firmware, Machine, MachineSpec};
 /// Locally administered; there is one machine on each of these networks.
 const MAC: [u8; 6] = [0x02, 0x49, 0x4d, 0x47, 0x00, 0x01];
 
+/// The monitor's log, beside the serial port's.
+const LOG: &str = "monitor.log";
+
 /// Runs machines with this program as the monitor.
 #[derive(Debug, Clone)]
 pub struct MonitorDriver {
@@ -110,6 +113,7 @@ fn config(spec: &MachineSpec, rom: &Rom, network: &Network) -> MonitorConfig {
         scratch_disk: spec.scratch_disk,
         cdrom: spec.cdrom.clone(),
         serial_log: spec.serial_log.clone(),
+        log: spec.serial_log.with_file_name(LOG),
         network: Some(network.socket.clone()),
         mac: MAC,
         control: spec.run_dir.join(QMP_SOCKET),

@@ -7,6 +7,7 @@
 mod config;
 mod control;
 mod driver;
+mod log;
 mod machine;
 mod passt;
 #[cfg(target_os = "linux")]

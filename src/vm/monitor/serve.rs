@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::config::{Hypervisor, MonitorConfig};
 use super::control::ControlSocket;
+use super::log;
 use super::machine::{Machine, MakeVm, Stop};
 use super::sandbox;
 use crate::ui::{Failure, Outcome};
@@ -30,6 +31,7 @@ use crate::vm::vnc::{Place, VncServer};
 /// # Errors
 /// When a part of the machine is missing, or the hypervisor fails.
 pub fn serve(config: &MonitorConfig, pid_file: &Path) -> Outcome<()> {
+    log::begin(&config.log)?;
     let machine = assemble(config)?;
     let screen = Place::Unix(config.vnc.clone());
     let _vnc = VncServer::listen(

@@ -131,6 +131,9 @@ impl Transport {
 
     fn set_status(&mut self, status: u8) {
         if status == 0 {
+            if self.status & DRIVER_OK != 0 {
+                tracing::debug!("{:?}: its driver leaves", self.device.kind());
+            }
             return self.reset();
         }
         let mut new = status & !self.status & !NEEDS_RESET;
@@ -144,6 +147,9 @@ impl Transport {
         }
         self.status |= new;
         if new & DRIVER_OK != 0 {
+            let rings = self.queues.iter().filter(|queue| queue.is_enabled).count();
+            let (kind, features) = (self.device.kind(), self.accepted);
+            tracing::debug!("{kind:?}: a driver with features {features:#x} and {rings} rings");
             self.device.activate(self.accepted);
             let enabled = self.queues.iter().enumerate().filter(|(_, queue)| queue.is_enabled);
             self.attach(&enabled.map(|(index, queue)| (index, *queue)).collect::<Vec<_>>());

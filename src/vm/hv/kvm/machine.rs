@@ -89,9 +89,16 @@ struct KvmVm {
 #[derive(Default)]
 pub(super) struct Slots {
     next: u32,
-    /// Device memory by slot, and where the guest sees it.
-    devices: Vec<(u32, Arc<MmapRegion>, Option<u64>)>,
+    devices: Vec<Placed>,
     rom: Option<Arc<MmapRegion>>,
+}
+
+/// Device memory, and where the guest sees it.
+struct Placed {
+    slot: u32,
+    region: Arc<MmapRegion>,
+    flags: u32,
+    at: Option<u64>,
 }
 
 impl KvmVm {
@@ -134,6 +141,16 @@ impl KvmVm {
         drop(slots);
         self.set_slot(slot, guest, host, bytes, flags)?;
         Ok(slot)
+    }
+
+    /// Device memory that the guest does not see yet.
+    fn allocate_device(&self, bytes: u64, flags: u32) -> Outcome<DeviceMemory> {
+        let region = Arc::new(host_memory(usize::try_from(bytes).unwrap_or(usize::MAX))?);
+        let mut slots = self.slots();
+        let slot = slots.next;
+        slots.next += 1;
+        slots.devices.push(Placed { slot, region: Arc::clone(&region), flags, at: None });
+        Ok(DeviceMemory { slot, region })
     }
 
     fn set_slot(&self, slot: u32, guest: u64, host: u64, bytes: u64, flags: u32) -> Outcome<()> {
@@ -205,29 +222,28 @@ impl Vm for KvmVm {
     }
 
     fn device_memory(&self, _name: &str, bytes: u64) -> Outcome<DeviceMemory> {
-        let region = Arc::new(host_memory(usize::try_from(bytes).unwrap_or(usize::MAX))?);
-        let mut slots = self.slots();
-        let slot = slots.next;
-        slots.next += 1;
-        slots.devices.push((slot, Arc::clone(&region), None));
-        Ok(DeviceMemory { slot, region })
+        self.allocate_device(bytes, 0)
+    }
+
+    fn read_memory(&self, _name: &str, bytes: u64) -> Outcome<Option<DeviceMemory>> {
+        self.allocate_device(bytes, KVM_MEM_READONLY).map(Some)
     }
 
     fn place(&self, memory: &DeviceMemory, address: Option<u64>) -> Outcome<()> {
         let mut slots = self.slots();
-        let Some(place) = slots.devices.iter_mut().find(|(slot, ..)| *slot == memory.slot) else {
+        let Some(place) = slots.devices.iter_mut().find(|placed| placed.slot == memory.slot) else {
             return Err(Failure::build("device memory of another machine"));
         };
-        if place.2 == address {
+        if place.at == address {
             return Ok(());
         }
-        let (host, bytes) = (place.1.as_ptr() as u64, place.1.size() as u64);
-        if let Some(old) = place.2.take() {
-            self.set_slot(memory.slot, old, host, 0, 0)?;
+        let (host, bytes) = (place.region.as_ptr() as u64, place.region.size() as u64);
+        if let Some(old) = place.at.take() {
+            self.set_slot(place.slot, old, host, 0, place.flags)?;
         }
         if let Some(new) = address {
-            self.set_slot(memory.slot, new, host, bytes, 0)?;
-            place.2 = address;
+            self.set_slot(place.slot, new, host, bytes, place.flags)?;
+            place.at = address;
         }
         Ok(())
     }
