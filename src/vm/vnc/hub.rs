@@ -17,6 +17,10 @@ use super::viewer::{Update, Viewer};
 const BUSY: Duration = Duration::from_millis(33);
 /// The same while the screen rests: reading it takes time from the guest.
 const RESTING: Duration = Duration::from_millis(100);
+/// A sample waits so many times as long as the one before took: the guest needs the processor more.
+const IDLE_SHARE: u32 = 9;
+/// Longest wait for that reason.
+const SLOWEST: Duration = Duration::from_secs(2);
 /// After so long without a change and without a key, the screen rests.
 const REST: Duration = Duration::from_secs(1);
 
@@ -37,7 +41,9 @@ struct State {
     /// Samples that have begun and that are complete.
     begun: u64,
     done: u64,
+    /// When the last sample began, and how long it took.
     last_sample: Option<Instant>,
+    last_cost: Duration,
     /// The last change of the picture or key.
     last_event: Instant,
     is_over: bool,
@@ -52,6 +58,7 @@ impl State {
     fn pause(&self, now: Instant) -> Duration {
         let rests = now.saturating_duration_since(self.last_event) > REST;
         let pause = if rests { RESTING } else { BUSY };
+        let pause = pause.max((self.last_cost * IDLE_SHARE).min(SLOWEST));
         self.last_sample
             .map_or(Duration::ZERO, |last| (last + pause).saturating_duration_since(now))
     }
@@ -66,6 +73,7 @@ impl Hub {
             begun: 0,
             done: 0,
             last_sample: None,
+            last_cost: Duration::ZERO,
             last_event: Instant::now(),
             is_over: false,
         });
@@ -87,6 +95,7 @@ impl Hub {
             drop(current);
             let mut state = self.state();
             state.done = state.begun;
+            state.last_cost = state.last_sample.map_or(Duration::ZERO, |began| began.elapsed());
             if let Some(changes) = changes {
                 let new = Arc::new(std::mem::take(&mut picture));
                 let old = std::mem::replace(&mut state.picture, new);
