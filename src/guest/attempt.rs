@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::hostkeys::{HostKeys, Verdict, fingerprint};
 use super::keys::BuildKey;
+use super::opening::{Heard, Opening};
 use crate::ui::Secret;
 
 /// Longest wait for the TCP handshake and then for the server's first bytes.
@@ -117,11 +118,17 @@ pub(super) async fn attempt(
     deadline: Instant,
 ) -> Result<(Connection, PublicKey), Stage> {
     let socket = open(address, deadline).await?;
+    let silence = deadline.min(Instant::now() + BANNER_LIMIT);
     let until = deadline.min(Instant::now() + LOGIN_LIMIT);
     let shown = Arc::new(Mutex::new(None));
     let client = Client { keys: keys.clone(), shown: Arc::clone(&shown) };
+    let heard = Arc::<Heard>::default();
+    let socket = Opening::new(socket, Arc::clone(&heard));
     let handshake = client::connect_stream(Arc::new(config()), socket, client);
-    let connected = timeout_at(until, handshake).await;
+    let connected = tokio::select! {
+        connected = timeout_at(until, handshake) => connected,
+        other = heard.is_other(silence) => return Err(other),
+    };
     let met = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
     let connection = match (connected, &met) {
         (_, Some((_, Verdict::Installer))) => return Err(Stage::Installer),
@@ -130,7 +137,7 @@ pub(super) async fn attempt(
             return Err(Stage::KeyChanged { trusted: trusted.clone(), shown });
         }
         (Ok(Ok(connection)), _) => connection,
-        (Ok(Err(error)), _) => return Err(lost(&error)),
+        (Ok(Err(error)), _) => return Err(heard.other().unwrap_or_else(|| lost(&error))),
         (Err(_), _) => return Err(Stage::Handshake("no answer in time".to_owned())),
     };
     let Some((key, _)) = met else {
@@ -142,7 +149,7 @@ pub(super) async fn attempt(
     Ok((connection, key))
 }
 
-/// Connects and waits for the first bytes of a banner, which stay unread.
+/// Connects.
 async fn open(address: SocketAddr, deadline: Instant) -> Result<TcpStream, Stage> {
     let until = deadline.min(Instant::now() + BANNER_LIMIT);
     let socket = match timeout_at(until, TcpStream::connect(address)).await {
@@ -152,20 +159,7 @@ async fn open(address: SocketAddr, deadline: Instant) -> Result<TcpStream, Stage
     };
     // Small packets both ways; without this, latency, not a failure.
     let _ = socket.set_nodelay(true);
-    let mut head = [0u8; 64];
-    match timeout_at(until, socket.peek(&mut head)).await {
-        Ok(Ok(0) | Err(_)) | Err(_) => Err(Stage::PortClosed),
-        Ok(Ok(count)) => {
-            let begin = &head[..count];
-            let ssh = b"SSH-";
-            if begin.starts_with(&ssh[..count.min(ssh.len())]) {
-                Ok(socket)
-            } else {
-                let text = String::from_utf8_lossy(begin);
-                Err(Stage::NotSsh(text.lines().next().unwrap_or_default().trim().to_owned()))
-            }
-        }
-    }
+    Ok(socket)
 }
 
 fn plain(error: &std::io::Error) -> String {

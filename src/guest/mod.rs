@@ -16,6 +16,7 @@ mod keys;
 mod lifeline;
 mod lines;
 mod local;
+mod opening;
 mod provision;
 mod received;
 mod scratch;

@@ -98,6 +98,27 @@ async fn no_server_at_all_is_a_timeout_with_a_reason() {
     assert_eq!(failure.kind(), Kind::Build);
 }
 
+/// A network in user mode may complete the connection to the guest with the first bytes only.
+#[tokio::test]
+async fn the_client_speaks_first() {
+    let key = BuildKey::generate("test").unwrap();
+    let mut setup = Setup::new();
+    setup.authorized = Some(key.public_line().to_owned());
+    let server = Server::start(&setup);
+    let network = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = network.local_addr().unwrap();
+    let behind = server.address;
+    tokio::spawn(async move {
+        let (mut near, _) = network.accept().await.unwrap();
+        near.readable().await.unwrap();
+        assert!(near.peek(&mut [0; 4]).await.unwrap() > 0);
+        let mut far = tokio::net::TcpStream::connect(behind).await.unwrap();
+        tokio::io::copy_bidirectional(&mut near, &mut far).await.unwrap_or_default();
+    });
+    let session = connect(&wait_for(address, Some(key)), LIMIT, &Events::silent()).await.unwrap();
+    assert!(session.capture(&Command::new("id -u"), 100).await.unwrap().text() == "0");
+}
+
 #[tokio::test]
 async fn a_silent_port_does_not_outlive_the_deadline() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
