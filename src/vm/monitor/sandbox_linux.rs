@@ -5,6 +5,9 @@
 //! What the monitor gives up once it has everything, on Linux: a guest that takes it over finds
 //! little.
 
+#[path = "seccomp_linux.rs"]
+mod seccomp;
+
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 
@@ -28,5 +31,8 @@ pub(super) fn enter(guest_mib: u64) {
     let privileges = [prctl::set_no_new_privs(), prctl::set_dumpable(false)];
     for error in limits.into_iter().chain(privileges).filter_map(Result::err) {
         tracing::debug!("a privilege could not be given up: {error}");
+    }
+    if let Err(error) = seccomp::enter() {
+        tracing::warn!("the monitor runs without a filter for its system calls: {error}");
     }
 }
