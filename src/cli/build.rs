@@ -11,10 +11,11 @@ use clap::Args;
 
 use super::{Global, Selection};
 use crate::build::{self, Cancel, OnError, Report, Request, StateDirs};
-use crate::host::{self, Choice, Requested};
+use crate::host::{self, Choice, Needs, Requested};
 use crate::media::{self, FetchOptions};
 use crate::target::{Checksum, Loaded};
 use crate::ui::{Failure, Kind, Outcome, Printer, Stage};
+use crate::vm::Firmware;
 
 /// Arguments of `imgforge build`.
 #[derive(Debug, Args)]
@@ -84,7 +85,12 @@ async fn run_all(args: &BuildArgs, global: &Global) -> Outcome<()> {
     // Everything that can be known to be wrong is said before anything starts.
     let targets = load(args)?;
     let cache = media::cache_dir(args.cache_dir.as_deref(), |name| std::env::var_os(name))?;
-    let choice = host::choose(args.hypervisor)?;
+    let machines = || targets.iter().map(|target| &target.resolved.machine);
+    let needs = Needs {
+        bios: machines().any(|machine| machine.firmware == Firmware::Bios),
+        qemu_args: machines().any(|machine| !machine.qemu_args.is_empty()),
+    };
+    let choice = host::choose(args.hypervisor, needs)?;
     for target in &targets {
         choice.driver.check(target.resolved.machine.firmware)?;
     }

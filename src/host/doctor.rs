@@ -128,6 +128,7 @@ pub fn examine(host: &Host) -> Report {
         qemu(&host.search),
         ovmf(&host.search),
         kvm(&(host.judge)()),
+        passt(&host.search.path),
         leash(&host.search),
         memory(host.meminfo.as_deref()),
         room("disk-cache", &places.cache, "set IMGFORGE_CACHE_DIR to a directory with more room"),
@@ -210,6 +211,16 @@ fn kvm(verdict: &Verdict) -> Finding {
         }
     };
     Finding::bad("kvm", Severity::Warn, verdict, means, remedy)
+}
+
+fn passt(path: &OsString) -> Finding {
+    optional(
+        "passt",
+        "passt",
+        path,
+        "imgforge's own monitor has no network for its machines; with KVM, QEMU runs them instead",
+        "install it: `apt-get install passt`",
+    )
 }
 
 fn leash(search: &Search) -> Finding {

@@ -10,22 +10,22 @@ use std::sync::Arc;
 
 use crate::qemu::{Accel, QemuDriver, Search};
 use crate::ui::{Failure, Outcome};
-use crate::vm::Driver;
 use crate::vm::firmware::rom;
 use crate::vm::hv::kvm::{Verdict, probe};
 use crate::vm::monitor::MonitorDriver;
+use crate::vm::{Driver, Firmware};
 
 /// What the user asked for with `--hypervisor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Requested {
-    /// The fastest of QEMU's that works here.
+    /// Our own monitor where KVM works, QEMU elsewhere.
     #[default]
     Auto,
     /// imgforge's own monitor on Linux KVM.
     Kvm,
     /// The bhyve of SmartOS.
     Bhyve,
-    /// QEMU's translator, on any host.
+    /// QEMU, on any host; with KVM where that works.
     Qemu,
 }
 
@@ -77,48 +77,77 @@ impl fmt::Debug for Choice {
     }
 }
 
+/// What the machines need that not every driver has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Firmware other than UEFI.
+    pub bios: bool,
+    /// QEMU's own arguments.
+    pub qemu_args: bool,
+}
+
 /// Chooses a driver. Takes some tens of milliseconds, for it runs a guest on `/dev/kvm` rather
 /// than trusting the device node.
 ///
 /// # Errors
 /// What was asked for does not work here; with the step that failed and the remedy.
-pub fn choose(requested: Requested) -> Outcome<Choice> {
-    choose_from(requested, Search::from_environment(), probe)
+pub fn choose(requested: Requested, needs: Needs) -> Outcome<Choice> {
+    let search = Search::from_environment();
+    let own = |verdict: &Verdict| own(&search, verdict);
+    choose_from(requested, needs, search.clone(), probe, own)
 }
 
 fn choose_from(
     requested: Requested,
+    needs: Needs,
     search: Search,
     judge: impl FnOnce() -> Verdict,
+    own: impl FnOnce(&Verdict) -> Outcome<Choice>,
 ) -> Outcome<Choice> {
     match requested {
         Requested::Bhyve => Err(Failure::input("the bhyve driver does not run on this host")
             .fact("needed", "a SmartOS zone that may use bhyve (/dev/vmmctl)")
             .hint("use `--hypervisor auto`")),
-        Requested::Qemu => translated(search, "as asked"),
+        Requested::Qemu => match judge() {
+            verdict @ Verdict::Usable { .. } => accelerated(search, &verdict, "as asked"),
+            verdict => translated(search, &verdict.to_string()),
+        },
         Requested::Kvm => match judge() {
-            verdict @ Verdict::Usable { .. } => own(&search, &verdict),
+            verdict @ Verdict::Usable { .. } => own(&verdict),
             verdict => Err(Failure::build("KVM cannot be used on this host")
                 .fact("probe", verdict)
                 .hint("use `--hypervisor qemu`: slower, but it runs anywhere")
                 .hint("run `imgforge doctor`")),
         },
         Requested::Auto => match judge() {
-            verdict @ Verdict::Usable { .. } => accelerated(search, &verdict),
+            verdict @ Verdict::Usable { .. } => match suits(needs, || own(&verdict)) {
+                Ok(choice) => Ok(choice),
+                Err(why) => accelerated(search, &verdict, &why),
+            },
             verdict => translated(search, &verdict.to_string()),
         },
+    }
+}
+
+/// Our own monitor, when it can do what the machines need; else why not.
+fn suits(needs: Needs, own: impl FnOnce() -> Outcome<Choice>) -> Result<Choice, String> {
+    match needs {
+        Needs { bios: true, .. } => Err("a target asks for BIOS firmware".into()),
+        Needs { qemu_args: true, .. } => Err("a target has arguments for QEMU".into()),
+        _ => own().map_err(|failure| failure.summary().to_owned()),
     }
 }
 
 /// imgforge itself is the monitor.
 fn own(search: &Search, verdict: &Verdict) -> Outcome<Choice> {
     let driver = MonitorDriver::new(rom::Search::from_environment(), search.setpriv())?;
+    driver.check(Firmware::Uefi)?;
     Ok(Choice { driver: Arc::new(driver), line: format!("kvm by imgforge: {verdict}") })
 }
 
-fn accelerated(search: Search, verdict: &Verdict) -> Outcome<Choice> {
+fn accelerated(search: Search, verdict: &Verdict, why: &str) -> Outcome<Choice> {
     let driver = QemuDriver::new(search, Accel::Kvm)?;
-    let line = format!("kvm by QEMU {}: {verdict}", driver.program().version);
+    let line = format!("kvm by QEMU {}: {verdict}; {why}", driver.program().version);
     Ok(Choice { driver: Arc::new(driver), line })
 }
 
@@ -143,17 +172,40 @@ mod tests {
 
     #[test]
     fn the_probe_decides_and_the_line_says_why() {
-        let search = Search::from_environment;
-        let line = choose_from(Requested::Auto, search(), unusable).unwrap().line;
+        let line = pick(Requested::Auto, unusable).unwrap().line;
         assert!(line.contains("TCG") && line.contains("fwait"), "{line}");
-        let line = choose_from(Requested::Auto, search(), usable).unwrap().line;
-        assert!(line.starts_with("kvm by QEMU"), "{line}");
-        let line = choose_from(Requested::Qemu, search(), || panic!("not asked")).unwrap().line;
-        assert!(line.ends_with("as asked") && !line.contains('\n'), "{line}");
-        let text = choose_from(Requested::Kvm, search(), unusable).unwrap_err().to_string();
+        let line = pick(Requested::Qemu, unusable).unwrap().line;
+        assert!(line.contains("TCG") && !line.contains('\n'), "{line}");
+        let line = pick(Requested::Qemu, usable).unwrap().line;
+        assert!(line.starts_with("kvm by QEMU") && line.ends_with("as asked"), "{line}");
+        let text = pick(Requested::Kvm, unusable).unwrap_err().to_string();
         assert!(text.contains("step `fwait`") && text.contains("--hypervisor qemu"), "{text}");
-        let text = choose_from(Requested::Bhyve, search(), usable).unwrap_err().to_string();
+        let text = pick(Requested::Bhyve, usable).unwrap_err().to_string();
         assert!(text.contains("does not run on this host"), "{text}");
+    }
+
+    fn pick(requested: Requested, judge: impl FnOnce() -> Verdict) -> Outcome<Choice> {
+        let search = Search::from_environment();
+        choose_from(requested, Needs::default(), search, judge, |_| panic!("not ours"))
+    }
+
+    #[test]
+    fn our_own_monitor_is_taken_where_it_can_do_the_job() {
+        let auto = |needs, own: fn(&Verdict) -> Outcome<Choice>| {
+            choose_from(Requested::Auto, needs, Search::from_environment(), usable, own).unwrap()
+        };
+        let ours = |verdict: &Verdict| {
+            let driver = Arc::new(QemuDriver::new(Search::from_environment(), Accel::Kvm)?);
+            Ok(Choice { driver, line: format!("ours: {verdict}") })
+        };
+        let line = auto(Needs::default(), ours).line;
+        assert!(line.starts_with("ours: "), "{line}");
+        let line = auto(Needs { bios: true, qemu_args: false }, ours).line;
+        assert!(line.starts_with("kvm by QEMU") && line.ends_with("BIOS firmware"), "{line}");
+        let line = auto(Needs { bios: false, qemu_args: true }, ours).line;
+        assert!(line.ends_with("arguments for QEMU"), "{line}");
+        let line = auto(Needs::default(), |_| Err(Failure::build("passt is missing"))).line;
+        assert!(line.ends_with("passt is missing"), "{line}");
     }
 
     #[test]
@@ -161,7 +213,10 @@ mod tests {
         let mut search = Search::from_environment();
         (search.path, search.qemu) = ("/nonexistent".into(), None);
         for requested in [Requested::Auto, Requested::Qemu] {
-            let text = choose_from(requested, search.clone(), unusable).unwrap_err().to_string();
+            let search = search.clone();
+            let chosen =
+                choose_from(requested, Needs::default(), search, unusable, |_| panic!("not ours"));
+            let text = chosen.unwrap_err().to_string();
             assert!(text.contains("apt-get install qemu-system-x86"), "{text}");
         }
     }

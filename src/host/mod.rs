@@ -11,4 +11,4 @@ mod doctor;
 mod hypervisor;
 
 pub use doctor::{Finding, Host, Places, Report, Severity, examine};
-pub use hypervisor::{Choice, Requested, choose};
+pub use hypervisor::{Choice, Needs, Requested, choose};
