@@ -38,7 +38,11 @@ done
 dir=$(cd "$dir" && pwd)
 case $dir in *[[:space:],]*) die "no blanks or commas in the lab directory's path, please: $dir" ;; esac
 [ -z "$share" ] || { [ -d "$share" ] || die "no directory $share"; share=$(cd "$share" && pwd); }
-command -v qemu-system-x86_64 > /dev/null || die "no qemu-system-x86_64: run build.sh first"
+emulator=(qemu-system-x86_64)
+if [ -x "$dir/qemu/usr/bin/qemu-system-x86_64" ]; then
+	emulator=("$dir/qemu/usr/bin/qemu-system-x86_64" -L "$dir/qemu/usr/share/qemu" -L /usr/share/seabios -L /usr/share/qemu)
+fi
+command -v "${emulator[0]}" > /dev/null || die "no ${emulator[0]}: run build.sh first"
 
 run=$(mktemp -d /var/tmp/lab.XXXXXX)
 qemu=
@@ -76,7 +80,7 @@ args=(
 	-device virtio-9p-pci,fsdev=share,mount_tag=lab.share
 )
 # shellcheck disable=SC2086
-TMPDIR=/var/tmp LD_PRELOAD="$dir/tcgfix.so" timeout -k 5 "$limit" qemu-system-x86_64 "${args[@]}" ${LAB_QEMU_ARGS-} \
+TMPDIR=/var/tmp LD_PRELOAD="$dir/tcgfix.so" timeout -k 5 "$limit" "${emulator[@]}" "${args[@]}" ${LAB_QEMU_ARGS-} \
 	< /dev/null > >(cat) 2> >(cat >&2) &
 qemu=$!
 st=0
