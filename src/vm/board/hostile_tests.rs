@@ -24,6 +24,8 @@ const RAM: u64 = 64 << 20;
 const CPUS: u32 = 4;
 /// Accesses of each vCPU.
 const ACCESSES: u32 = 30_000;
+/// Where most rings are.
+const RINGS: u64 = 0x2_0000;
 /// Machines, one after the other.
 const BOARDS: u64 = 60;
 /// Where the test puts BARs.
@@ -92,7 +94,8 @@ impl Vm for Hostile {
             memory: Arc::clone(&self.memory),
             plan: VecDeque::new(),
             left: ACCESSES,
-            is_last: number == 0,
+            is_first: number == 0,
+            slot: SLOTS[number as usize],
         }))
     }
 
@@ -114,14 +117,17 @@ struct HostileVcpu {
     memory: Memory,
     plan: VecDeque<VcpuExit>,
     left: u32,
-    is_last: bool,
+    /// Keeps the BARs where garbage can reach them, and asks for the end.
+    is_first: bool,
+    /// Whose driver this vCPU is.
+    slot: u8,
 }
 
 impl Vcpu for HostileVcpu {
     fn run(&mut self) -> Outcome<VcpuExit> {
         if self.left == 0 {
             let end = VcpuExit::Asked(Request::PowerOff);
-            return Ok(if self.is_last { end } else { VcpuExit::Again });
+            return Ok(if self.is_first { end } else { VcpuExit::Again });
         }
         self.left -= 1;
         if self.plan.is_empty() {
@@ -141,8 +147,8 @@ impl HostileVcpu {
     /// What comes next.
     fn think(&mut self) {
         match self.random.random_range(0..10) {
-            0 => self.enable_bars(),
-            1..4 => self.drive(),
+            0 if self.is_first => self.enable_bars(),
+            0..4 => self.drive(),
             4..6 => self.scribble(),
             6..8 => self.any_port(),
             _ => self.any_address(),
@@ -171,15 +177,15 @@ impl HostileVcpu {
             self.configure(slot, 0x14, (base + 0x8_0000) as u32);
             self.configure(slot, 0x18, (base + 0x9_0000) as u32);
             self.configure(slot, 4, 0x407);
+            self.configure(slot, 0x84, 0x8000_0000);
         }
     }
 
     /// Brings a virtio function up as a driver does, with rings anywhere.
     fn drive(&mut self) {
-        let slot = SLOTS[self.random.random_range(0..4)];
-        let bar = BARS + (u64::from(slot) << 20);
-        let features: u64 = (1 << 32) | self.random.random::<u64>() & 0x3000_7fff;
-        let features = if self.random.random_bool(0.5) { 1 << 32 } else { features };
+        let bar = BARS + (u64::from(self.slot) << 20);
+        let features = [1u64 << 32, 0x1_1000_0000, 0x1_2000_0000, 0x1_3000_6640, u64::MAX];
+        let features = features[self.random.random_range(0..features.len())];
         for status in [0u8, 1, 3] {
             self.write(bar + 0x14, &[status]);
         }
@@ -188,14 +194,18 @@ impl HostileVcpu {
             self.write(bar + 12, &((features >> (32 * half)) as u32).to_le_bytes());
         }
         self.write(bar + 0x14, &[0xb]);
+        for vector in 0..4u64 {
+            let entry = bar + 0x8_0000 + 16 * vector;
+            self.write(entry, &0xfee0_0000u64.to_le_bytes());
+            self.write(entry + 8, &vector.to_le_bytes());
+        }
         for queue in 0..3u16 {
-            self.write(bar + 0x16, &queue.to_le_bytes());
             let size = 1u16 << self.random.random_range(0..9);
             let vector = self.random.random_range(0..5u16);
+            self.write(bar + 0x16, &queue.to_le_bytes());
             self.write(bar + 0x18, &size.to_le_bytes());
             self.write(bar + 0x1a, &vector.to_le_bytes());
-            for register in [0x20, 0x28, 0x30] {
-                let place = self.random.random_range(0..RAM + 0x1000) & !0xf;
+            for (register, place) in [0x20, 0x28, 0x30].into_iter().zip(self.ring(size)) {
                 self.write(bar + register, &place.to_le_bytes());
             }
             self.write(bar + 0x1c, &[1, 0]);
@@ -206,16 +216,42 @@ impl HostileVcpu {
         }
     }
 
+    /// Places for a ring's three parts, which mostly hold what a driver might have put there.
+    fn ring(&mut self, size: u16) -> [u64; 3] {
+        let places = std::array::from_fn(|_| match self.random.random_range(0..32) {
+            0 => self.random.random_range(0..RAM + 0x1000) & !0xf,
+            _ => self.random.random_range(0..RINGS) & !0xf,
+        });
+        let [table, available, _] = places;
+        let most = u64::from(size) + 4;
+        if available < RINGS && table < RINGS && self.random.random_bool(0.9) {
+            self.fill(table, usize::from(size) * 16);
+            let mut words = vec![0, self.random.random_range(0..=size)];
+            words.extend((0..size).map(|_| self.random.random_range(0..most) as u16));
+            let bytes: Vec<u8> = words.into_iter().flat_map(u16::to_le_bytes).collect();
+            self.memory.write_slice(&bytes, GuestAddress(available)).unwrap();
+        }
+        places
+    }
+
     /// Fills memory with what may pass for rings: small numbers, and addresses.
     fn scribble(&mut self) {
-        let at = self.random.random_range(0..RAM - 0x1_0000) & !0xf;
-        let mut bytes = Vec::with_capacity(0x1000);
-        while bytes.len() < 0x1000 {
+        let at = self.random.random_range(0..RINGS) & !0xf;
+        self.fill(at, 0x1000);
+        self.plan.push_back(VcpuExit::Again);
+    }
+
+    fn fill(&mut self, at: u64, length: usize) {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
             let address = match self.random.random_range(0..8) {
                 0 => self.random.random(),
                 _ => self.random.random_range(0..RAM),
             };
-            let length = 1u32 << self.random.random_range(0..32);
+            let length = match self.random.random_range(0..16) {
+                0 => 1u32 << self.random.random_range(0..32),
+                _ => [1, 16, 512, 4096][self.random.random_range(0..4)],
+            };
             let flags = self.random.random_range(0..8u16);
             let next = self.random.random_range(0..16u16);
             bytes.extend(address.to_le_bytes());
@@ -224,7 +260,6 @@ impl HostileVcpu {
             bytes.extend(next.to_le_bytes());
         }
         self.memory.write_slice(&bytes, GuestAddress(at)).unwrap();
-        self.plan.push_back(VcpuExit::Again);
     }
 
     fn any_port(&mut self) {
@@ -236,7 +271,9 @@ impl HostileVcpu {
             }
         };
         let size = 1u8 << self.random.random_range(0..3);
-        if self.random.random_bool(0.5) {
+        // Not so often that nothing is where it was for long.
+        let moves = (0xcf8..0xd00).contains(&port) && self.random.random_bool(0.98);
+        if moves || self.random.random_bool(0.5) {
             self.plan.push_back(VcpuExit::PortRead { port, size });
         } else {
             let value: u32 = self.random.random();
@@ -322,7 +359,7 @@ fn garbage_everywhere_harms_nobody() {
     println!("seed {seed}");
     let dir = tempfile::tempdir().unwrap();
     let backends = backends(dir.path());
-    let mut done = 0;
+    let (mut done, mut touched) = (0, 0);
     // A reset or power-off that the garbage hits ends a board's run, as it should.
     for round in 0..BOARDS {
         let profile = if round % 2 == 0 { Profile::Ovmf } else { Profile::Bhyve };
@@ -348,12 +385,15 @@ fn garbage_everywhere_harms_nobody() {
         board.key(0x61, true);
         board.screen().copy(&mut Vec::new());
         let exits = board.run().exits();
+        let moved = board.disk().stats();
+        touched += moved.read_bytes + moved.written_bytes;
         drop(board);
         let interrupts = hostile.interrupts.load(Ordering::Relaxed);
-        println!("{exits} exits, {interrupts} interrupts, {:?}", begin.elapsed());
+        let time = begin.elapsed();
+        println!("{exits} exits, {interrupts} interrupts, {touched} bytes of the disk, {time:?}");
         done += exits;
     }
-    assert!(done > BOARDS * 100, "{done} exits only");
+    assert!(done > BOARDS * 100 && touched > 0, "{done} exits only, {touched} bytes of the disk");
     assert_eq!(PANICS.load(Ordering::SeqCst), 0, "a thread panicked; seed {seed}");
     assert_eq!(backends.disk.size(), 4 << 20, "the disk keeps its size");
     assert!(peak_memory() < 600_000, "{} kB of memory", peak_memory());
