@@ -39,6 +39,7 @@ Usage: cargo xtask VERB
   fuzz NAME [SECONDS]          run a fuzz target of fuzz/targets, a minute by default
   bench overhead [--target T]  a build by imgforge and by packer, side by side
   bench export [--disk FILE]   a disk to a compressed send stream: imgforge, gzip, pigz
+  bench vm [--runs N]          our own monitor and QEMU on KVM, in the lab
 ";
 
 fn main() -> ExitCode {
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
             ["fuzz", rest @ ..] => fuzz::main(rest),
             ["bench", "overhead", rest @ ..] => bench::main(rest),
             ["bench", "export", rest @ ..] => bench::export::main(rest),
+            ["bench", "vm", rest @ ..] => bench::vm::main(rest),
             [] | ["help" | "-h" | "--help"] => {
                 print!("{HELP}");
                 Ok(())

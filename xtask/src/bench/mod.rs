@@ -12,6 +12,7 @@ mod plan;
 mod reference;
 mod scratch;
 mod table;
+pub(crate) mod vm;
 mod watch;
 
 use std::path::PathBuf;

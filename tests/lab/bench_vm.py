@@ -1,0 +1,254 @@
+#!/usr/bin/env python3
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""imgforge's own monitor beside QEMU on KVM: the same firmware, disk and guest, taking turns.
+
+    bench_vm.py IMGFORGE DISK RUNS
+
+Runs as root where KVM works. DISK is an installed tiny system, as a raw file; it is not changed.
+Prints a table with ratios, and exits with 1 when a goal is missed.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+MEMORY_MIB = 512
+CODE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+PORT = "/dev/ttyS0"
+TRACING = pathlib.Path("/sys/kernel/tracing")
+# How long a guest may take to its last mark, and how long it is watched then.
+PATIENCE = 240
+IDLE = 15
+
+# What the guest does instead of its own start-up: marks, and its disk read and written past all
+# caches of its own. `dd` says how long each took.
+GUEST = f"""#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+echo "bench: user space" >{PORT}
+measure() {{ echo "bench: $1 $(dd $2 2>&1 | sed -n 's/.*copied, \\([0-9.]*\\) s.*/\\1/p')" >{PORT}; }}
+measure read-1M 'if=/dev/vda of=/dev/null bs=1M count=256 iflag=direct'
+measure read-4K 'if=/dev/vda of=/dev/null bs=4k count=4000 iflag=direct'
+measure write-1M 'if=/dev/zero of=/bench bs=1M count=64 oflag=direct'
+measure write-4K 'if=/dev/zero of=/bench bs=4k count=4000 oflag=direct conv=notrunc'
+rm /bench
+echo "bench: idle" >{PORT}
+while :; do sleep 3600; done
+"""
+MARKS = {
+    "boot loader": "Welcome to GRUB",
+    "kernel": "Linux version",
+    "user space": "bench: user space",
+}
+READS = ["read-1M", "read-4K", "write-1M", "write-4K"]
+# Name, unit, and the goal for ours / QEMU's.
+ROWS = (
+    [("first instruction", "ms", None)]
+    + [(mark, "s", 0.7 if mark != "boot loader" else None) for mark in MARKS]
+    + [(name, "s", 1.0) for name in READS]
+    + [("memory beyond the guest's", "MiB", None), ("idle", "% CPU", 1.0)]
+)
+# Goals that are not ratios.
+ABSOLUTE = {"first instruction": 50, "memory beyond the guest's": 32}
+
+
+def prepare(disk, work):
+    """A copy of the disk whose guest measures, and whose kernel speaks."""
+    image = work / "image.raw"
+    subprocess.run(["cp", "--sparse=always", disk, image], check=True)
+    loop = subprocess.run(
+        ["losetup", "--find", "--show", "--partscan", image], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    place = work / "mnt"
+    place.mkdir()
+    try:
+        subprocess.run(["mount", f"{loop}p2", place], check=True)
+        (place / "etc/init.d/rcS").write_text(GUEST)
+        subprocess.run(["umount", place], check=True)
+        subprocess.run(["mount", f"{loop}p1", place], check=True)
+        config = place / "EFI/debian/grub.cfg"
+        config.write_text(config.read_text().replace(" quiet", ""))
+        subprocess.run(["umount", place], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", loop], check=True)
+    return image
+
+
+def ours(imgforge, files):
+    config = {
+        "name": "bench", "hypervisor": "kvm", "cpus": 1, "memory_mib": MEMORY_MIB,
+        "firmware": CODE, "variables": files["variables"], "disk": files["disk"],
+        "scratch_disk": False, "cdrom": None, "serial_log": files["serial"], "log": files["log"],
+        "network": None, "mac": [2, 0, 0, 0, 0, 1], "control": files["control"],
+        "vnc": files["vnc"], "stop_at_reset": False, "smartos": False,
+    }
+    process = subprocess.Popen(
+        [imgforge, "vmm", "--pid-file", files["pid"]], stdin=subprocess.PIPE
+    )
+    process.stdin.write(json.dumps(config).encode())
+    process.stdin.close()
+    begin(files["control"])
+    return process
+
+
+def begin(path):
+    """The control socket: the guest runs when it is told to."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            control = socket.socket(socket.AF_UNIX)
+            control.connect(path)
+            break
+        except OSError:
+            control.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
+    answers = control.makefile("r")
+    answers.readline()
+    for command in ["qmp_capabilities", "cont"]:
+        control.sendall(json.dumps({"execute": command}).encode() + b"\n")
+        answers.readline()
+
+
+def qemu(_, files):
+    return subprocess.Popen([
+        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "q35,accel=kvm",
+        "-cpu", "host", "-smp", "1", "-m", str(MEMORY_MIB), "-display", "none",
+        "-drive", f"if=pflash,format=raw,readonly=on,file={CODE}",
+        "-drive", f"if=pflash,format=raw,file={files['variables']}",
+        "-blockdev", json.dumps({
+            "driver": "raw", "node-name": "disk", "discard": "unmap",
+            "file": {"driver": "file", "filename": files["disk"], "aio": "threads"},
+        }),
+        "-device", "virtio-blk-pci,drive=disk,bootindex=1", "-device", "virtio-rng-pci",
+        "-device", "VGA", "-vnc", f"unix:{files['vnc']}",
+        "-chardev", f"file,id=serial,path={files['serial']}", "-serial", "chardev:serial",
+    ])
+
+
+def trace(on):
+    (TRACING / "trace").write_text("\n")
+    (TRACING / "events/kvm/kvm_entry/enable").write_text("1" if on else "0")
+
+
+def first_entry(pid_start):
+    """Seconds from the start to the guest's first instruction."""
+    for line in (TRACING / "trace").read_text().splitlines():
+        if "kvm_entry" in line:
+            stamp = next(word for word in line.split() if word.endswith(":") and "." in word)
+            return float(stamp.rstrip(":")) - pid_start
+    raise SystemExit("no guest was entered")
+
+
+def other_memory(pid):
+    """MiB in RAM that are not the guest's."""
+    kilobytes, own, size = 0, True, 0
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if words[0] == "Size:":
+            size = int(words[1])
+        elif words[0] == "Rss:" and size != MEMORY_MIB * 1024:
+            kilobytes += int(words[1])
+    return kilobytes / 1024
+
+
+def cpu_time(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_for(text, serial, process, deadline):
+    while text not in serial.read_bytes().decode(errors="replace"):
+        if process.poll() is not None:
+            raise SystemExit(f"{process.args[0]} ended with {process.returncode}")
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the guest never said {text!r}:\n" + serial.read_text(errors="replace")[-800:])
+        time.sleep(0.02)
+
+
+def measure(start, imgforge, image):
+    with tempfile.TemporaryDirectory(dir=image.parent) as place:
+        place = pathlib.Path(place)
+        files = {name: str(place / name) for name in
+                 ["disk", "variables", "serial", "log", "control", "vnc", "pid"]}
+        subprocess.run(["cp", "--sparse=always", image, files["disk"]], check=True)
+        shutil.copy(VARIABLES, files["variables"])
+        serial = place / "serial"
+        serial.touch()
+        trace(True)
+        begin_time = time.clock_gettime(time.CLOCK_MONOTONIC)
+        process = start(imgforge, files)
+        result = {}
+        try:
+            deadline = time.monotonic() + PATIENCE
+            for mark, text in MARKS.items():
+                wait_for(text, serial, process, deadline)
+                result[mark] = time.monotonic() - begin_time
+                if "first instruction" not in result:
+                    result["first instruction"] = 1000 * first_entry(begin_time)
+                    trace(False)
+            wait_for("bench: idle", serial, process, deadline)
+            for line in serial.read_text(errors="replace").splitlines():
+                words = line.split()
+                if len(words) == 3 and words[0] == "bench:" and words[1] in READS:
+                    result[words[1]] = float(words[2])
+            time.sleep(5)
+            before = cpu_time(process.pid)
+            time.sleep(IDLE)
+            result["idle"] = 100 * (cpu_time(process.pid) - before) / IDLE
+            result["memory beyond the guest's"] = other_memory(process.pid)
+        finally:
+            process.kill()
+            process.wait()
+    return result
+
+
+def median(values):
+    middle = len(values) // 2
+    ordered = sorted(values)
+    return (ordered[middle] + ordered[-1 - middle]) / 2
+
+
+def report(results):
+    print(f"{'':28} {'imgforge':>10} {'QEMU':>10} {'ratio':>7}   goal")
+    missed = 0
+    for name, unit, goal in ROWS:
+        mine, theirs = (median([run[name] for run in results[who]]) for who in ("ours", "qemu"))
+        ratio = mine / theirs if theirs else float("inf")
+        if name in ABSOLUTE:
+            text, met = f"<= {ABSOLUTE[name]} {unit}", mine <= ABSOLUTE[name]
+        elif goal is not None:
+            text, met = f"<= {goal:.1f}", ratio <= goal
+        else:
+            text, met = "", True
+        missed += not met
+        print(f"{name + ', ' + unit:28} {mine:10.2f} {theirs:10.2f} {ratio:7.2f}   {text}{'' if met else '  MISSED'}")
+    return missed
+
+
+def main():
+    imgforge, disk, runs = sys.argv[1:]
+    (TRACING / "trace_clock").exists() or subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACING], check=True)
+    (TRACING / "trace_clock").write_text("mono")
+    work = pathlib.Path(tempfile.mkdtemp(dir="/mnt/scratch"))
+    image = prepare(disk, work)
+    results = {"ours": [], "qemu": []}
+    for run in range(int(runs)):
+        for who, start in [("ours", ours), ("qemu", qemu)]:
+            results[who].append(measure(start, imgforge, image))
+            print(f"run {run + 1}, {who}: {results[who][-1]}", file=sys.stderr, flush=True)
+    sys.exit(1 if report(results) else 0)
+
+
+main()
