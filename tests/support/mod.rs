@@ -101,7 +101,10 @@ impl World {
     pub fn wait_for_process(&self, name: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let found = self.processes().into_iter().find(|line| line.contains(name));
+            // The program itself, not the one that is about to become it.
+            let is_program =
+                |line: &String| line.split(' ').nth(1).is_some_and(|word| word.contains(name));
+            let found = self.processes().into_iter().find(is_program);
             if let Some(line) = found {
                 return line.split(' ').next().unwrap().to_owned();
             }

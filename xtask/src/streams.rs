@@ -52,20 +52,22 @@ pub(crate) fn openzfs(log: &Log) -> Verdict {
         let binary = imgforge(log)?;
         log.run(1800, Command::new(process::recipe("lab/build.sh")).arg("--zfs"))?;
         let tools = process::root().join("target/lab/zfs-tools");
-        inside(log, 600, "tests/streams/openzfs.sh", &[binary, tools], count)
+        inside(log, 2, 600, "tests/streams/openzfs.sh", &[binary, tools], count)
     })
 }
 
-/// Runs a script in the lab machine, for so many seconds at most, and counts its checks.
+/// Runs a script in the lab machine with so many processors, for so many seconds at most, and
+/// counts its checks.
 pub(crate) fn inside(
     log: &Log,
+    cpus: u32,
     seconds: u32,
     script: &str,
     words: &[PathBuf],
     count: &mut Count,
 ) -> Outcome {
     let mut lab = Command::new(process::recipe("lab/run.sh"));
-    lab.args(["--timeout", &seconds.to_string(), "--"])
+    lab.args(["--cpus", &cpus.to_string(), "--timeout", &seconds.to_string(), "--"])
         .arg(process::root().join(script))
         .args(words);
     let before = count.passed + count.failed;

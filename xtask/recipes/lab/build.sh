@@ -50,18 +50,6 @@ install() {
 	DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@" \
 		>> "$dir/apt.log" 2>&1 || die "apt-get install failed, see $dir/apt.log"
 }
-# Lists of their own, for packages that this machine's sources may lack; the
-# options for apt-get are in $private then.
-private() { # private DIR SUITE COMPONENT
-	local mirror
-	mirror=$("$here/../mirror.sh")
-	mkdir -p "$1/lists/partial"
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $2 $3" > "$1/sources.list"
-	private=(-q -o Dir::Etc::SourceList="$1/sources.list" -o Dir::Etc::SourceParts=/dev/null
-		-o Dir::State::Lists="$1/lists" -o APT::Sandbox::User=root)
-	apt-get "${private[@]}" update >> "$dir/apt.log" 2>&1
-}
-codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 need=()
 want qemu-system-x86_64 qemu-system-x86
 want cpio cpio
@@ -124,23 +112,6 @@ if [ "$here/init" -nt "$dir/initramfs" ]; then
 	mv "$dir/initramfs.new" "$dir/initramfs"
 fi
 
-# --- a newer QEMU ----------------------------------------------------------
-# The SVM of Debian 12's own corrupts memory now and then, of the guest and of
-# the lab machine; the one in its backports does not.
-if [ "$codename" = bookworm ] && [ ! -e "$dir/qemu" ]; then
-	echo "lab: fetching QEMU from $codename-backports"
-	rm -rf "$dir/qemu.new"
-	if private "$dir/qemu.new" "$codename-backports" main && (cd "$dir/qemu.new" &&
-		apt-get "${private[@]}" download qemu-system-x86 qemu-system-common qemu-system-data) >> "$dir/apt.log" 2>&1; then
-		for deb in "$dir"/qemu.new/*.deb; do dpkg -x "$deb" "$dir/qemu.new"; done
-		rm -rf "$dir"/qemu.new/*.deb "$dir/qemu.new/lists"
-		if "$dir/qemu.new/usr/bin/qemu-system-x86_64" --version >> "$dir/apt.log" 2>&1; then
-			mv "$dir/qemu.new" "$dir/qemu"
-		fi
-	fi
-	[ -e "$dir/qemu" ] || echo "lab: no newer QEMU to be had: taking this machine's (see $dir/apt.log)"
-fi
-
 # --- a mend for QEMU (see the file) ----------------------------------------
 if [ "$here/tcgfix.c" -nt "$dir/tcgfix.so" ]; then
 	cc -O1 -Wall -shared -fPIC -o "$dir/tcgfix.so.new" "$here/tcgfix.c"
@@ -165,10 +136,17 @@ if [ "$zfs" ] && [ ! -s "$extra/zfs.ko" ]; then
 	[ -d "/usr/src/$headers" ] || need+=("$headers")
 	install "${need[@]}"
 	echo "lab: building OpenZFS for $version (about four minutes)"
+	# It is in contrib, which this machine's own package sources may lack.
+	mirror=$("$here/../mirror.sh")
+	codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 	rm -rf "$dir/zfs"
-	private "$dir/zfs" "$codename" contrib || die "apt-get update failed for contrib, see $dir/apt.log"
-	mapfile -t libraries < <(apt-cache "${private[@]}" depends zfsutils-linux | sed -n 's/^ *Depends: \(lib.*linux\)$/\1/p')
-	(cd "$dir/zfs" && apt-get "${private[@]}" download zfs-dkms zfsutils-linux "${libraries[@]}") >> "$dir/apt.log" 2>&1 ||
+	mkdir -p "$dir/zfs/lists/partial"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $codename contrib" > "$dir/zfs/sources.list"
+	contrib=(-q -o Dir::Etc::SourceList="$dir/zfs/sources.list" -o Dir::Etc::SourceParts=/dev/null
+		-o Dir::State::Lists="$dir/zfs/lists" -o APT::Sandbox::User=root)
+	apt-get "${contrib[@]}" update >> "$dir/apt.log" 2>&1 || die "apt-get update failed for contrib, see $dir/apt.log"
+	mapfile -t libraries < <(apt-cache "${contrib[@]}" depends zfsutils-linux | sed -n 's/^ *Depends: \(lib.*linux\)$/\1/p')
+	(cd "$dir/zfs" && apt-get "${contrib[@]}" download zfs-dkms zfsutils-linux "${libraries[@]}") >> "$dir/apt.log" 2>&1 ||
 		die "cannot download OpenZFS, see $dir/apt.log"
 	dpkg -x "$dir"/zfs/zfs-dkms_*.deb "$dir/zfs"
 	rm -rf "$dir/zfs-tools"

@@ -5,24 +5,26 @@
 
 # Run a command as root in the lab machine, which has a working /dev/kvm.
 #
-#   run.sh [--timeout S] [--share DIR] [--mem MIB] [--dir LABDIR] -- CMD...
+#   run.sh [--timeout S] [--share DIR] [--cpus N] [--mem MIB] [--dir LABDIR] -- CMD...
 #
 # The command sees this machine's files at the same paths; what it writes there
 # is thrown away. DIR is mounted read-write at /mnt/share. The exit status is the
 # command's; 124: out of time (default 600 s); 125: the lab machine itself failed
 # (the end of its console is then printed). The environment and the working
-# directory are passed on. LAB_QEMU_ARGS holds further QEMU arguments.
+# directory are passed on. Give it one CPU (default: 2) to run guests in it: with two,
+# QEMU's emulation of SVM corrupts memory now and then. LAB_QEMU_ARGS holds further QEMU arguments.
 set -euo pipefail
 
 die() { echo "lab: $*" >&2; exit 125; }
-usage="usage: run.sh [--timeout S] [--share DIR] [--mem MIB] [--dir LABDIR] -- CMD..."
+usage="usage: run.sh [--timeout S] [--share DIR] [--cpus N] [--mem MIB] [--dir LABDIR] -- CMD..."
 
-limit=600 share='' mem=3072 dir=target/lab
+limit=600 share='' cpus=2 mem=3072 dir=target/lab
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
 	case $1 in
-	--timeout | --share | --mem | --dir) [ $# -gt 1 ] || die "$1 needs a value" ;;&
+	--timeout | --share | --cpus | --mem | --dir) [ $# -gt 1 ] || die "$1 needs a value" ;;&
 	--timeout) limit=$2 ;;
 	--share) share=$2 ;;
+	--cpus) cpus=$2 ;;
 	--mem) mem=$2 ;;
 	--dir) dir=$2 ;;
 	-h | --help) sed -n '6,/^set/{/^#/s/^# \?//p}' "$0"; exit ;;
@@ -38,11 +40,7 @@ done
 dir=$(cd "$dir" && pwd)
 case $dir in *[[:space:],]*) die "no blanks or commas in the lab directory's path, please: $dir" ;; esac
 [ -z "$share" ] || { [ -d "$share" ] || die "no directory $share"; share=$(cd "$share" && pwd); }
-emulator=(qemu-system-x86_64)
-if [ -x "$dir/qemu/usr/bin/qemu-system-x86_64" ]; then
-	emulator=("$dir/qemu/usr/bin/qemu-system-x86_64" -L "$dir/qemu/usr/share/qemu" -L /usr/share/seabios -L /usr/share/qemu)
-fi
-command -v "${emulator[0]}" > /dev/null || die "no ${emulator[0]}: run build.sh first"
+command -v qemu-system-x86_64 > /dev/null || die "no qemu-system-x86_64: run build.sh first"
 
 run=$(mktemp -d /var/tmp/lab.XXXXXX)
 qemu=
@@ -60,7 +58,7 @@ trap 'exit 143' TERM HUP
 
 # shellcheck disable=SC2054  # the commas are QEMU's
 args=(
-	-machine q35 -accel tcg,thread=multi -cpu max,+svm,+npt,la57=off,erms=off,fsrm=off -smp 2 -m "$mem"
+	-machine q35 -accel tcg,thread=multi -cpu max,+svm,+npt,la57=off,erms=off,fsrm=off -smp "$cpus" -m "$mem"
 	-nodefaults -no-user-config -display none -no-reboot
 	-kernel "$dir/vmlinux" -initrd "$dir/initramfs"
 	-append "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests lab_run=$run lab_dir=$dir ${share:+lab_share=1}"
@@ -80,7 +78,7 @@ args=(
 	-device virtio-9p-pci,fsdev=share,mount_tag=lab.share
 )
 # shellcheck disable=SC2086
-TMPDIR=/var/tmp LD_PRELOAD="$dir/tcgfix.so" timeout -k 5 "$limit" "${emulator[@]}" "${args[@]}" ${LAB_QEMU_ARGS-} \
+TMPDIR=/var/tmp LD_PRELOAD="$dir/tcgfix.so" timeout -k 5 "$limit" qemu-system-x86_64 "${args[@]}" ${LAB_QEMU_ARGS-} \
 	< /dev/null > >(cat) 2> >(cat >&2) &
 qemu=$!
 st=0
