@@ -16,6 +16,7 @@ import os
 import pathlib
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -31,12 +32,13 @@ PATIENCE = 240
 IDLE = 15
 
 # What the guest does instead of its own start-up: marks, and its disk read and written past all
-# caches of its own. `dd` says how long each took.
+# caches of its own, each between two readings of its clock.
 GUEST = f"""#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 echo "bench: user space" >{PORT}
-measure() {{ echo "bench: $1 $(dd $2 2>&1 | sed -n 's/.*copied, \\([0-9.]*\\) s.*/\\1/p')" >{PORT}; }}
+now() {{ cut -d' ' -f1 /proc/uptime; }}
+measure() {{ before=$(now); dd $2 2>/dev/null; echo "bench: $1 $before $(now)" >{PORT}; }}
 measure read-1M 'if=/dev/vda of=/dev/null bs=1M count=256 iflag=direct'
 measure read-4K 'if=/dev/vda of=/dev/null bs=4k count=4000 iflag=direct'
 measure write-1M 'if=/dev/zero of=/bench bs=1M count=64 oflag=direct'
@@ -62,25 +64,26 @@ ROWS = (
 ABSOLUTE = {"first instruction": 50, "memory beyond the guest's": 32}
 
 
+def run(*words):
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
 def prepare(disk, work):
     """A copy of the disk whose guest measures, and whose kernel speaks."""
-    image = work / "image.raw"
-    subprocess.run(["cp", "--sparse=always", disk, image], check=True)
-    loop = subprocess.run(
-        ["losetup", "--find", "--show", "--partscan", image], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    place = work / "mnt"
-    place.mkdir()
-    try:
-        subprocess.run(["mount", f"{loop}p2", place], check=True)
-        (place / "etc/init.d/rcS").write_text(GUEST)
-        subprocess.run(["umount", place], check=True)
-        subprocess.run(["mount", f"{loop}p1", place], check=True)
-        config = place / "EFI/debian/grub.cfg"
-        config.write_text(config.read_text().replace(" quiet", ""))
-        subprocess.run(["umount", place], check=True)
-    finally:
-        subprocess.run(["losetup", "--detach", loop], check=True)
+    image, start, config = work / "image.raw", work / "rcS", work / "grub.cfg"
+    run("cp", "--sparse=always", disk, image)
+    # The GPT's first two entries: 128 bytes each from sector 2, the first sector at 32.
+    with open(image, "rb") as file:
+        table = file.read(34 * 512)[2 * 512:]
+    boot, system = (512 * struct.unpack_from("<Q", table, at + 32)[0] for at in (0, 128))
+    start.write_text(GUEST)
+    for command in ["rm /etc/init.d/rcS", f"write {start} /etc/init.d/rcS",
+                    "set_inode_field /etc/init.d/rcS mode 0100755"]:
+        run("debugfs", "-w", "-R", command, f"{image}?offset={system}")
+    place = "::/EFI/debian/grub.cfg"
+    run("mcopy", "-i", f"{image}@@{boot}", place, config)
+    config.write_text(config.read_text().replace(" quiet", ""))
+    run("mcopy", "-o", "-i", f"{image}@@{boot}", config, place)
     return image
 
 
@@ -138,27 +141,32 @@ def qemu(_, files):
 
 
 def trace(on):
-    (TRACING / "trace").write_text("\n")
+    if on:
+        (TRACING / "trace").write_text("\n")
     (TRACING / "events/kvm/kvm_entry/enable").write_text("1" if on else "0")
 
 
-def first_entry(pid_start):
+def first_entry(begin, process, deadline):
     """Seconds from the start to the guest's first instruction."""
-    for line in (TRACING / "trace").read_text().splitlines():
-        if "kvm_entry" in line:
+    while time.monotonic() < deadline and process.poll() is None:
+        with open(TRACING / "trace") as events:
+            line = next((line for line in events if "kvm_entry" in line), None)
+        if line:
+            trace(False)
             stamp = next(word for word in line.split() if word.endswith(":") and "." in word)
-            return float(stamp.rstrip(":")) - pid_start
+            return float(stamp.rstrip(":")) - begin
+        time.sleep(0.005)
     raise SystemExit("no guest was entered")
 
 
 def other_memory(pid):
-    """MiB in RAM that are not the guest's."""
-    kilobytes, own, size = 0, True, 0
+    """MiB in RAM that are not the guest's, which is by far the largest mapping."""
+    kilobytes, size = 0, 0
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
         words = line.split()
         if words[0] == "Size:":
             size = int(words[1])
-        elif words[0] == "Rss:" and size != MEMORY_MIB * 1024:
+        elif words[0] == "Rss:" and size < MEMORY_MIB * 1024:
             kilobytes += int(words[1])
     return kilobytes / 1024
 
@@ -192,17 +200,15 @@ def measure(start, imgforge, image):
         result = {}
         try:
             deadline = time.monotonic() + PATIENCE
+            result["first instruction"] = 1000 * first_entry(begin_time, process, deadline)
             for mark, text in MARKS.items():
                 wait_for(text, serial, process, deadline)
                 result[mark] = time.monotonic() - begin_time
-                if "first instruction" not in result:
-                    result["first instruction"] = 1000 * first_entry(begin_time)
-                    trace(False)
             wait_for("bench: idle", serial, process, deadline)
             for line in serial.read_text(errors="replace").splitlines():
                 words = line.split()
-                if len(words) == 3 and words[0] == "bench:" and words[1] in READS:
-                    result[words[1]] = float(words[2])
+                if len(words) == 4 and words[0] == "bench:" and words[1] in READS:
+                    result[words[1]] = float(words[3]) - float(words[2])
             time.sleep(5)
             before = cpu_time(process.pid)
             time.sleep(IDLE)
@@ -241,6 +247,8 @@ def main():
     imgforge, disk, runs = sys.argv[1:]
     (TRACING / "trace_clock").exists() or subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACING], check=True)
     (TRACING / "trace_clock").write_text("mono")
+    # The first events are wanted, not the last ones.
+    (TRACING / "options/overwrite").write_text("0")
     work = pathlib.Path(tempfile.mkdtemp(dir="/mnt/scratch"))
     image = prepare(disk, work)
     results = {"ours": [], "qemu": []}

@@ -59,7 +59,7 @@ pub(crate) fn main(words: &[&str]) -> Outcome {
     let options = Options::parse(words)?;
     packages::ensure(packages::MEDIUM)?;
     packages::ensure(packages::BUILD)?;
-    packages::ensure(&[("python3", "python3")])?;
+    packages::ensure(&[("python3", "python3"), ("debugfs", "e2fsprogs")])?;
     let program = Program::find(options.imgforge.as_deref())?;
     process::run(&mut Command::new(process::recipe("lab/build.sh")))?;
     let disk = disk(&program)?;
