@@ -41,9 +41,19 @@ left() { # nothing runs, nothing lies about
     ! pgrep -x passt && ! pgrep -f 'imgforge vmm' && ! ls /run/imgforge/* 2>/dev/null
 }
 
+watch() { # notes once that the monitor has given up what it does not need
+    until status=$(cat "/proc/$(pgrep -f 'imgforge vmm' | head -n 1)/status" 2>/dev/null) &&
+        grep -q '^NoNewPrivs:.*1$' <<<"$status" && grep -q '^Seccomp:.*2$' <<<"$status"; do
+        sleep 1
+    done
+    : >/mnt/scratch/confined
+}
+watch &
+
 check "the tiny image is built" build
 check "imgforge was the monitor" monitor
 check "the stream is what the manifest says" manifest
 check "qemu-img finds the other image sound" qemu-img check -q "$out/tiny-1.x86_64.qcow2"
+check "the monitor was confined" test -e /mnt/scratch/confined
 check "nothing is left" left
 conclude
