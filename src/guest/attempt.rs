@@ -138,7 +138,10 @@ pub(super) async fn attempt(
         }
         (Ok(Ok(connection)), _) => connection,
         (Ok(Err(error)), _) => return Err(heard.other().unwrap_or_else(|| lost(&error))),
-        (Err(_), _) => return Err(Stage::Handshake("no answer in time".to_owned())),
+        (Err(_), _) => {
+            let silent = || Stage::Handshake("no answer in time".to_owned());
+            return Err(heard.other().unwrap_or_else(silent));
+        }
     };
     let Some((key, _)) = met else {
         return Err(Stage::Handshake("the server showed no host key".to_owned()));
