@@ -32,9 +32,11 @@ pub(super) struct Heard {
 impl Heard {
     fn hear(&self, bytes: &[u8]) {
         let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = HEAD.saturating_sub(head.len()).min(bytes.len());
-        head.extend_from_slice(bytes.get(..room).unwrap_or_default());
-        self.came.notify_one();
+        let missing = HEAD.saturating_sub(head.len());
+        if missing > 0 {
+            head.extend(bytes.iter().take(missing));
+            self.came.notify_one();
+        }
     }
 
     /// What is there when it is not SSH; `None` when it is.
