@@ -153,7 +153,8 @@ fn accelerated(search: Search, verdict: &Verdict, why: &str) -> Outcome<Choice> 
 
 fn translated(search: Search, why: &str) -> Outcome<Choice> {
     let driver = QemuDriver::new(search, Accel::Tcg)?;
-    let line = format!("qemu {} in software (TCG): {why}", driver.program().version);
+    let line =
+        format!("qemu {} in software (TCG), with one processor: {why}", driver.program().version);
     Ok(Choice { driver: Arc::new(driver), line })
 }
 

@@ -29,11 +29,26 @@ pub enum Accel {
     Kvm,
 }
 
+/// The processor that the translator shows.
+const TCG_CPU: &str = "max,la57=off,erms=off,fsrm=off";
+
 impl Accel {
+    /// How many of the wanted processors the machine gets. One only in software: an installer runs
+    /// one program after the other, and with a second translated processor each of them takes more
+    /// than twice as long, for the two wait for each other at every change of a page table.
+    fn cpus(self, wanted: u32) -> u32 {
+        match self {
+            Self::Tcg => 1,
+            Self::Kvm => wanted,
+        }
+    }
+
     fn arguments(self) -> [&'static str; 4] {
         match self {
             // Five-level page tables make every page walk longer, and no guest here needs them.
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
+            // A guest that sees ERMS or FSRM copies by `rep movsb`, which is translated to a loop
+            // over single bytes.
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", TCG_CPU],
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
         }
     }
@@ -71,7 +86,7 @@ fn basics(to: &mut Arguments, spec: &MachineSpec, settings: Settings<'_>) -> Out
     }
     to.pair("-machine", machine);
     to.each(&settings.accel.arguments());
-    to.pair("-smp", spec.cpus.to_string());
+    to.pair("-smp", settings.accel.cpus(spec.cpus).to_string());
     to.pair("-m", format!("{}M", spec.memory_mib));
     to.each(&["-rtc", "base=utc"]);
     // It runs once the control channel answers.
@@ -254,8 +269,8 @@ mod tests {
         -display none
         -machine q35,vmport=off,pflash0=code,pflash1=vars
         -accel tcg,thread=multi
-        -cpu max,la57=off
-        -smp 2
+        -cpu max,la57=off,erms=off,fsrm=off
+        -smp 1
         -m 2048M
         -rtc base=utc
         -S

@@ -82,7 +82,7 @@ impl Guest {
             "-machine",
             "q35",
             "-smp",
-            "2",
+            "1",
             "-m",
             "1024",
             "-display",
@@ -94,7 +94,7 @@ impl Guest {
         if kvm_works() {
             command.args(["-accel", "kvm", "-cpu", "host"]);
         } else {
-            command.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]);
+            command.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,erms=off,fsrm=off"]);
         }
         if firmware == Firmware::Uefi {
             let store = directory.join("vars.fd");
