@@ -2,7 +2,8 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-//! The parts of the suite, in the order in which they run: cheap ones first.
+//! The parts of the suite, in the order in which they start: cheap ones first. The longest one
+//! runs beside those after it.
 
 use std::path::Path;
 use std::process::Command;
@@ -27,12 +28,16 @@ pub(crate) const ALL: &[Phase] = &[
     quick("licences", lacks_nothing, |log| whole(licences::check(log))),
     Phase { is_optional: true, ..quick("deny", lacks_cargo_deny, deny) },
     quick("illumos", lacks_apt, illumos_clean),
+    Phase {
+        is_slow: true,
+        is_beside: true,
+        ..quick("whole-build", whole_build::lacks, whole_build::check)
+    },
     quick("openzfs", streams::lacks_lab, streams::openzfs),
     Phase { is_slow: true, ..quick("kvm", lab::lacks, lab::kvm) },
     quick("readme", lacks_nothing, readme::check),
     quick("tiny", lacks_build_tools, tiny),
     quick("failures", lacks_test_tools, failures),
-    Phase { is_slow: true, ..quick("whole-build", whole_build::lacks, whole_build::check) },
 ];
 
 const fn quick(
@@ -40,7 +45,7 @@ const fn quick(
     lacks: fn() -> Option<String>,
     run: fn(&Log) -> Verdict,
 ) -> Phase {
-    Phase { name, is_slow: false, is_optional: false, lacks, run }
+    Phase { name, is_slow: false, is_optional: false, is_beside: false, lacks, run }
 }
 
 /// A phase that is one test.

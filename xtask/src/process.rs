@@ -8,6 +8,8 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
 /// What a task returns: nothing, or the reason why it failed.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
@@ -127,6 +129,35 @@ impl Log {
         let text = self.text();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(count)..].join("\n")
+    }
+
+    /// Like [`Log::run`]; meanwhile new lines that start with `prefix` are printed, with the
+    /// seconds since the start.
+    pub(crate) fn run_shown(&self, seconds: u32, command: &Command, prefix: &str) -> Outcome {
+        let begin = Instant::now();
+        let mut seen = self.text().len();
+        let mut show = || {
+            let text = self.text();
+            let fresh = text.get(seen..).unwrap_or_default();
+            let whole = fresh.rfind('\n').map_or(0, |end| end + 1);
+            for line in fresh[..whole].lines().filter(|line| line.starts_with(prefix)) {
+                println!("     {:>5} s  {line}", begin.elapsed().as_secs());
+            }
+            seen += whole;
+        };
+        std::thread::scope(|scope| {
+            let (done, is_done) = std::sync::mpsc::channel();
+            let work = scope.spawn(move || {
+                let result = self.run(seconds, command);
+                let _ = done.send(());
+                result
+            });
+            while is_done.recv_timeout(Duration::from_secs(2)) == Err(RecvTimeoutError::Timeout) {
+                show();
+            }
+            show();
+            work.join().unwrap_or_else(|_| Err("the thread that ran it panicked".into()))
+        })
     }
 
     /// Runs a command with its output in the log; it is ended after `seconds`.

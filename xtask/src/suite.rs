@@ -35,6 +35,8 @@ pub(crate) struct Phase {
     pub(crate) is_slow: bool,
     /// Skipped without its needs even in CI.
     pub(crate) is_optional: bool,
+    /// Runs while the parts after it run: long, and no more than one processor's work.
+    pub(crate) is_beside: bool,
     /// What is missing here, if anything.
     pub(crate) lacks: fn() -> Option<String>,
     pub(crate) run: fn(&Log) -> Result<Count, (String, Count)>,
@@ -83,38 +85,70 @@ fn options(words: &[&str]) -> Outcome<Options> {
 pub(crate) fn main(words: &[&str]) -> Outcome {
     let options = options(words)?;
     let is_ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
-    let mut table = Vec::new();
-    for phase in phases::ALL {
-        let begin = Instant::now();
-        let verdict = examine(phase, &options, is_ci);
-        report(phase.name, &verdict, begin.elapsed());
-        table.push((phase.name, verdict, begin.elapsed()));
-    }
+    let table = run(&options, is_ci);
     let total = summary(&table);
     println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
     if total.failed == 0 { Ok(()) } else { Err(String::new()) }
 }
 
-fn examine(phase: &Phase, options: &Options, is_ci: bool) -> Verdict {
+type Row = (&'static str, Verdict, Duration);
+
+/// Runs the parts in their order, those that may run beside others in threads of their own.
+fn run(options: &Options, is_ci: bool) -> Vec<Row> {
+    std::thread::scope(|scope| {
+        let mut table = Vec::new();
+        let mut beside = Vec::new();
+        for phase in phases::ALL {
+            let begin = Instant::now();
+            match refusal(phase, options, is_ci) {
+                Some(verdict) => table.push(row(phase, verdict, begin)),
+                None if phase.is_beside => {
+                    let thread = scope.spawn(move || row(phase, execute(phase), begin));
+                    beside.push((phase, begin, thread));
+                }
+                None => table.push(row(phase, execute(phase), begin)),
+            }
+        }
+        for (phase, begin, thread) in beside {
+            let failed = |_| row(phase, failed("it panicked".into()), begin);
+            table.push(thread.join().unwrap_or_else(failed));
+        }
+        table
+    })
+}
+
+fn row(phase: &'static Phase, verdict: Verdict, begin: Instant) -> Row {
+    report(phase.name, &verdict, begin.elapsed());
+    (phase.name, verdict, begin.elapsed())
+}
+
+fn failed(reason: String) -> Verdict {
+    Verdict::Failed(reason, Count { failed: 1, ..Count::default() })
+}
+
+/// Why a part does not run, if so. Installs what it needs.
+fn refusal(phase: &Phase, options: &Options, is_ci: bool) -> Option<Verdict> {
     let named = |list: &[String]| list.iter().any(|name| name == phase.name);
+    let skipped = |why: &str| Some(Verdict::Skipped(why.into()));
     if named(&options.skip) {
-        return Verdict::Skipped("--skip".into());
+        return skipped("--skip");
     }
     if !options.only.is_empty() && !named(&options.only) {
-        return Verdict::Skipped("--only".into());
+        return skipped("--only");
     }
     if options.is_fast && phase.is_slow {
-        return Verdict::Skipped("--fast".into());
+        return skipped("--fast");
     }
-    let one = Count { failed: 1, ..Count::default() };
-    if let Some(reason) = (phase.lacks)() {
-        let is_allowed = phase.is_optional || !is_ci;
-        return if is_allowed { Verdict::Skipped(reason) } else { Verdict::Failed(reason, one) };
-    }
+    let reason = (phase.lacks)()?;
+    let is_allowed = phase.is_optional || !is_ci;
+    Some(if is_allowed { Verdict::Skipped(reason) } else { failed(reason) })
+}
+
+fn execute(phase: &Phase) -> Verdict {
     println!("==== {} ...", phase.name);
     let log = match Log::create(phase.name) {
         Ok(log) => log,
-        Err(reason) => return Verdict::Failed(reason, one),
+        Err(reason) => return failed(reason),
     };
     match (phase.run)(&log) {
         Ok(count) => Verdict::Passed(count),
@@ -141,7 +175,7 @@ fn report(name: &str, verdict: &Verdict, time: Duration) {
     println!("==== {name} {word} ({:.1} s){dash}{reason}", time.as_secs_f64());
 }
 
-fn summary(table: &[(&str, Verdict, Duration)]) -> Count {
+fn summary(table: &[Row]) -> Count {
     let mut total = Count::default();
     println!();
     for (name, verdict, time) in table {
