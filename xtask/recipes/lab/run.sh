@@ -61,7 +61,7 @@ args=(
 	-machine q35 -accel tcg,thread=multi -cpu max,+svm,+npt,la57=off,erms=off,fsrm=off -smp "$cpus" -m "$mem"
 	-nodefaults -no-user-config -display none -no-reboot
 	-kernel "$dir/vmlinux" -initrd "$dir/initramfs"
-	-append "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests lab_run=$run lab_dir=$dir ${share:+lab_share=1}"
+	-append "console=ttyS0 quiet norandmaps panic=-1 mitigations=off cryptomgr.notests lab_run=$run lab_dir=$dir ${share:+lab_share=1}"
 	-serial "file:$run/console"
 	-device virtio-serial-pci
 	-chardev "file,id=out,path=/dev/stdout,append=on" -device virtserialport,chardev=out,name=out
