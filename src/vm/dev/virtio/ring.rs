@@ -11,6 +11,8 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::interrupts::Interrupts;
+use crate::vm::dev::MsiSink;
+use crate::vm::dev::pci::Msix;
 use crate::vm::memory::Memory;
 
 /// More buffers than this are no request of any driver.
@@ -40,6 +42,15 @@ impl Ring {
         is_cancelled: Arc<AtomicBool>,
     ) -> Self {
         Self { queue, memory, interrupts, index, is_cancelled }
+    }
+
+    /// A ring of `size` buffers whose three parts, in the order of the driver's registers, are at
+    /// these guest addresses, with no transport and no interrupt: for who serves a device by hand.
+    /// `None` when the guest may not have such a ring.
+    pub fn bare(memory: Memory, size: u16, parts: [u64; 3], with_event_idx: bool) -> Option<Self> {
+        let queue = queue(&memory, size, size, parts, with_event_idx)?;
+        let interrupts = Interrupts::new(Msix::new(1, Arc::new(Nowhere)), 1);
+        Some(Self::new(queue, memory, interrupts, 0, Arc::default()))
     }
 
     /// Whether the driver is resetting the device: requests end at the next chance, unanswered.
@@ -102,6 +113,32 @@ impl Ring {
             })
             .ok()
     }
+}
+
+/// A queue as the driver asks for it, if it can be had.
+pub(super) fn queue(
+    memory: &Memory,
+    max_size: u16,
+    size: u16,
+    parts: [u64; 3],
+    with_event_idx: bool,
+) -> Option<Queue> {
+    let mut queue = Queue::new(max_size).ok()?;
+    let [descriptors, available, used] = parts.map(GuestAddress);
+    queue.try_set_size(size).ok()?;
+    queue.try_set_desc_table_address(descriptors).ok()?;
+    queue.try_set_avail_ring_address(available).ok()?;
+    queue.try_set_used_ring_address(used).ok()?;
+    queue.set_event_idx(with_event_idx);
+    queue.set_ready(true);
+    queue.is_valid(&**memory).then_some(queue)
+}
+
+/// Where the messages of a ring without a transport go.
+struct Nowhere;
+
+impl MsiSink for Nowhere {
+    fn send(&self, _: u64, _: u32) {}
 }
 
 /// One request: what the driver has for the device, and where it wants the answer.

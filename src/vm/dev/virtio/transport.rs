@@ -9,10 +9,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestAddress;
-
 use super::interrupts::Interrupts;
+use super::ring::queue;
 use super::worker::Worker;
 use super::{Ring, VirtioDevice};
 use crate::ui::Outcome;
@@ -166,18 +164,11 @@ impl Transport {
     }
 
     fn ring(&self, index: usize, registers: &QueueRegisters) -> Option<Ring> {
-        let mut queue = Queue::new(registers.max_size).ok()?;
-        let [descriptors, available, used] = registers.addresses.map(GuestAddress);
-        queue.try_set_size(registers.size).ok()?;
-        queue.try_set_desc_table_address(descriptors).ok()?;
-        queue.try_set_avail_ring_address(available).ok()?;
-        queue.try_set_used_ring_address(used).ok()?;
-        queue.set_event_idx(self.accepted & EVENT_IDX != 0);
-        queue.set_ready(true);
-        queue.is_valid(&*self.memory).then(|| {
-            let (memory, interrupts) = (Arc::clone(&self.memory), Arc::clone(&self.interrupts));
-            Ring::new(queue, memory, interrupts, index, self.worker.cancel_flag())
-        })
+        let (size, most) = (registers.size, registers.max_size);
+        let with_event_idx = self.accepted & EVENT_IDX != 0;
+        let queue = queue(&self.memory, most, size, registers.addresses, with_event_idx)?;
+        let (memory, interrupts) = (Arc::clone(&self.memory), Arc::clone(&self.interrupts));
+        Some(Ring::new(queue, memory, interrupts, index, self.worker.cancel_flag()))
     }
 
     /// The common configuration structure.
