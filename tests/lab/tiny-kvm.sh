@@ -6,16 +6,18 @@
 # The whole pipeline on imgforge's own monitor: the tiny installer, its disk
 # booted, provisioned, sealed and exported.
 #
-#   tiny-kvm.sh IMGFORGE MEDIUM
+#   tiny-kvm.sh IMGFORGE MEDIUM [PROCESSORS]
 #
-# Runs in the lab machine, from the project's directory. Prints one line per check
-# in TAP form; exit status 1 if any check fails.
+# The guest has one processor unless told otherwise. Runs in the lab machine,
+# from the project's directory. Prints one line per check in TAP form; exit
+# status 1 if any check fails.
 set -u
 # shellcheck source=../tap.sh
 . "$(dirname "$0")/../tap.sh"
 
 imgforge=$(realpath "${1:?usage: tiny-kvm.sh IMGFORGE MEDIUM}")
 medium=$(realpath "${2:?usage: tiny-kvm.sh IMGFORGE MEDIUM}")
+processors=${3:-1}
 out=/mnt/scratch/tiny
 export HOME=/root
 
@@ -24,11 +26,26 @@ ip link add outside type dummy && ip link set outside up || exit 2
 ip addr add 192.0.2.2/24 dev outside && ip route add default via 192.0.2.1 || exit 2
 
 build() { # everything it says, for the log
-    "$imgforge" build tiny --target-file tests/data/tiny/tiny.yaml --iso "$medium" \
+    mkdir -p /mnt/scratch/target
+    cp tests/data/tiny/* /mnt/scratch/target
+    sed -i "s/^  cpus: .*/  cpus: $processors/" /mnt/scratch/target/tiny.yaml
+    "$imgforge" build tiny --target-file /mnt/scratch/target/tiny.yaml --iso "$medium" \
         --var boot_wait=30s --var ssh_timeout=10m --hypervisor kvm --no-cache --no-progress \
         --output "$out" >&2 && return
     tail -n 40 "$out".failed/serial.log >&2
     return 1
+}
+said() { grep -h "$@" "$out/build.log" | sed 's/.*machine: //'; }
+processors() { said 'machine: processors'; grep -q "machine: processors: $processors\$" "$out/build.log"; }
+drivers() { # network, disk, entropy; the CD-ROM drive is not there any more
+    said 'machine: virtio'
+    [ "$(said 'machine: virtio' | sort | tr '\n' ' ')" = \
+        "virtio 0x0001: virtio_net virtio 0x0002: virtio_blk virtio 0x0004: virtio_rng " ]
+}
+content() { grep 'machine: the disk gives back what was written' "$out/build.log"; }
+quiet() { # no line of the kernel's that it calls an error
+    said 'machine: kernel error'
+    ! grep -q 'machine: kernel error' "$out/build.log"
 }
 monitor() { grep -q 'kvm by imgforge' "$out/build.log"; }
 manifest() { "$imgforge" manifest check "$out/tiny-1.json" --file "$out/tiny-1.x86_64.zfs.gz"; }
@@ -55,5 +72,9 @@ check "imgforge was the monitor" monitor
 check "the stream is what the manifest says" manifest
 check "qemu-img finds the other image sound" qemu-img check -q "$out/tiny-1.x86_64.qcow2"
 check "the monitor was confined" test -e /mnt/scratch/confined
+check "the guest has the processors it was given" processors
+check "the guest has a driver for each virtio device" drivers
+check "the disk gave back what was written, after a discard too" content
+check "the guest's kernel reports no error" quiet
 check "nothing is left" left
 conclude

@@ -43,6 +43,6 @@ pub(crate) fn kvm(log: &Log) -> Verdict {
         media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))?;
         log.run(1800, &Command::new(process::recipe("lab/build.sh")))?;
         let words = [binary, Medium::Tiny.path()];
-        streams::inside(log, 1, 800, "tests/lab/tiny-kvm.sh", &words, count)
+        streams::inside(log, 1, 900, "tests/lab/tiny-kvm.sh", &words, count)
     })
 }

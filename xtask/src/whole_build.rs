@@ -59,7 +59,7 @@ fn build(log: &Log) -> Outcome<PathBuf> {
     } else {
         command.arg("--no-cache");
     }
-    log.run_shown(3600, &command, "debian-13  ")?;
+    log.run_shown(4500, &command, "debian-13  ")?;
     println!("     the build took {:.0} s", begin.elapsed().as_secs_f64());
     boot::complete(&output)?;
     boot::unpack(&output, log)
