@@ -155,9 +155,10 @@ if [ "$zfs" ] && [ ! -s "$extra/zfs.ko" ]; then
 	done
 	(
 		cd "$dir"/zfs/usr/src/zfs-*
-		./configure --with-config=kernel --with-linux="/usr/src/${headers%-amd64}-common" \
+		# Politely: something else may run beside it, and against a clock.
+		nice ./configure --with-config=kernel --with-linux="/usr/src/${headers%-amd64}-common" \
 			--with-linux-obj="/usr/src/$headers"
-		make -j"$(nproc)"
+		nice make -j"$(nproc)"
 	) > "$dir/zfs.log" 2>&1 || die "building OpenZFS failed, see $dir/zfs.log"
 	mkdir -p "$extra.new"
 	for ko in "$dir"/zfs/usr/src/zfs-*/module/*/*.ko; do
