@@ -236,6 +236,8 @@ fn signal(known: &Known, signal: Signal) -> Result<bool, String> {
     }
 }
 
+/// Looks again and again, until [`GRACE`] is over: the end of a process that is not our child is
+/// no event on every system.
 fn wait_gone(known: &Known) -> bool {
     let deadline = Instant::now() + GRACE;
     while lives(known) {

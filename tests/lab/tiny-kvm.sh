@@ -35,7 +35,9 @@ build() { # everything it says, for the log
     tail -n 40 "$out".failed/serial.log >&2
     return 1
 }
-said() { grep -h "$@" "$out/build.log" | sed 's/.*machine: //'; }
+said() { # WORDS: what the guest's own look at its machine reported
+    grep -h "$1" "$out/build.log" | sed 's/.*machine: //'
+}
 processors() { said 'machine: processors'; grep -q "machine: processors: $processors\$" "$out/build.log"; }
 drivers() { # network, disk, entropy; the CD-ROM drive is not there any more
     said 'machine: virtio'

@@ -42,7 +42,7 @@ fn announce(tiny: bool) {
         );
     } else {
         eprintln!(
-            "demo: Debian 13 from Debian's own installer: 30 to 45 minutes where QEMU emulates"
+            "demo: Debian 13 from Debian's own installer: 30 to 90 minutes where QEMU emulates"
         );
         eprintln!("demo: the processor, a few where it has hardware virtualization");
         eprintln!("demo: `cargo xtask demo --tiny` shows the same pipeline in about 90 seconds");

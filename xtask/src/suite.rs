@@ -110,8 +110,8 @@ fn run(options: &Options, is_ci: bool) -> Vec<Row> {
             }
         }
         for (phase, begin, thread) in beside {
-            let failed = |_| row(phase, failed("it panicked".into()), begin);
-            table.push(thread.join().unwrap_or_else(failed));
+            let verdict = thread.join();
+            table.push(verdict.unwrap_or_else(|_| row(phase, failed("it panicked".into()), begin)));
         }
         table
     })

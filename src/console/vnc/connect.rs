@@ -109,6 +109,7 @@ impl Screen {
     }
 }
 
+/// Connects. That a server begins to listen is no event, so this tries again until the deadline.
 async fn dial(
     endpoint: &VncEndpoint,
     deadline: Instant,
