@@ -18,6 +18,9 @@ use crate::ui::{Failure, Outcome};
 /// Before the process id that the launcher writes as its first line on standard error.
 pub(super) const MARK: &str = "\u{1}imgforge-pid ";
 
+/// Behind the text that the launcher reads; without it, the connection ended too early.
+const END: &str = "imgforge-end";
+
 /// A command for the guest's POSIX shell, `/bin/sh`.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -113,7 +116,7 @@ impl Command {
 
     /// What the login shell is given, and what follows on standard input.
     pub(super) fn launch(&self) -> Outcome<(String, Vec<Bytes>)> {
-        let text = format!("{}{}", exports(&self.env)?, self.text);
+        let text = format!("{}{}{END}", exports(&self.env)?, self.text);
         if text.contains('\0') {
             return Err(Failure::input("a command for the guest holds a zero byte"));
         }
@@ -125,7 +128,10 @@ impl Command {
                 (read, vec![text.into(), bytes.clone()])
             }
         };
-        let launcher = format!("{mark}; {read}; eval \"unset imgforge_text\n$imgforge_text\"");
+        // Half a script must not run: a path cut short is another path.
+        let whole = format!("case $imgforge_text in *{END}) ;; *) exit 1 ;; esac");
+        let eval = format!("eval \"unset imgforge_text\n${{imgforge_text%{END}}}\"");
+        let launcher = format!("{mark}; {read}; {whole}; {eval}");
         Ok((format!("exec /bin/sh -c {}", quote(&launcher)), feed))
     }
 }
@@ -205,6 +211,25 @@ mod tests {
         let made = run("dash", &Command::new("set -e\nfalse\necho not here"));
         assert_eq!(made.status.code(), Some(1));
         assert!(made.stdout.is_empty());
+    }
+
+    #[test]
+    fn half_a_text_does_not_run() {
+        for command in [Command::new("echo a; echo b"), Command::new("echo a; echo b").stdin("c")] {
+            let (launcher, feed) = command.launch().unwrap();
+            for cut in 0..feed[0].len() {
+                let mut child = std::process::Command::new("sh")
+                    .args(["-c", &launcher])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::null())
+                    .spawn()
+                    .unwrap();
+                child.stdin.take().unwrap().write_all(&feed[0][..cut]).unwrap();
+                let made = child.wait_with_output().unwrap();
+                assert_eq!((made.status.code(), made.stdout.len()), (Some(1), 0), "{cut}");
+            }
+        }
     }
 
     #[test]

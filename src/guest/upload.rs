@@ -25,14 +25,15 @@ const COMPLAINT: usize = 8 * 1024;
 /// The directory must exist.
 pub async fn upload_bytes(session: &Session, bytes: &[u8], to: &str, mode: u32) -> Outcome<()> {
     absolute(to)?;
-    // A complaint to a connection that is gone must not end the script before it has cleaned up.
+    // A complaint to a connection that is gone must not end the script before it has cleaned up,
+    // nor must a signal to the whole process group end the `rm` that does so.
     let tag = Alphanumeric.sample_string(&mut rand::rng(), 8);
     let text = format!(
         "set -u; umask 077; to={to}; new=\"$to.imgforge-{tag}\"; dir=$(dirname \"$to\")\n\
          [ -d \"$dir\" ] || {{ echo \"$dir is no directory\" >&2; exit 1; }}\n\
          [ ! -d \"$to\" ] || {{ echo \"$to is a directory; end its name with /\" >&2; exit 1; }}\n\
-         trap 'rm -f \"$new\"' EXIT\n\
-         trap 'exit 1' HUP INT TERM; trap '' PIPE\n\
+         clean() {{ trap '' HUP INT TERM; rm -f \"$new\"; }}\n\
+         trap clean EXIT; trap 'clean; exit 1' HUP INT TERM; trap '' PIPE\n\
          cat >\"$new\" || exit 1\n\
          [ \"$(wc -c <\"$new\")\" -eq {size} ] || {{ echo 'the transfer was cut short' >&2; exit 1; }}\n\
          chmod {mode:o} \"$new\" && mv -f \"$new\" \"$to\"",
