@@ -14,11 +14,11 @@ check() {
     text=$1
     shift
     number=$((number + 1))
-    if said=$("$@" 2>&1); then
+    if said=$("$@" </dev/null 2>&1); then
         echo "ok $number - $text"
     else
         echo "not ok $number - $text"
-        printf '%s\n' "$said" | head -n 10 | sed 's/^/# /'
+        printf '%s\n' "$said" | head -n 40 | sed 's/^/# /'
         failures=$((failures + 1))
     fi
 }

@@ -16,8 +16,14 @@ uuid=${1:?usage: check-guest.sh UUID HOSTNAME}
 name=${2:?usage: check-guest.sh UUID HOSTNAME}
 
 cloud_init_done() {
-    cloud-init status --wait --long
-    [ $? -ne 1 ] && cloud-init status | grep -q 'status: done'
+    timeout 600 cloud-init status --wait --long
+    case $? in
+    0 | 2) cloud-init status | grep -q 'status: done' && return ;;
+    esac
+    systemctl list-jobs --no-pager
+    systemd-analyze blame --no-pager | head -n 20
+    tail -n 20 /var/log/cloud-init.log
+    return 1
 }
 datasource() { cloud-init query ds.meta_data.instance-id 2>/dev/null || cat /run/cloud-init/cloud-id; grep -q SmartOS /run/cloud-init/status.json; }
 instance() { [ "$(cat /var/lib/cloud/data/instance-id)" = "$uuid" ]; }

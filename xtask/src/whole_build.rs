@@ -19,6 +19,8 @@ const UUID: &str = "6f0b3c1e-52a4-4d7c-9a55-0c1d2e3f4a5b";
 const HOSTNAME: &str = "whole-build";
 /// Variable of the environment for work on what follows the installation.
 const CACHED: &str = "IMGFORGE_TEST_CACHED";
+/// Variable of the environment for work on what follows the build: a finished build's directory.
+const IMAGE: &str = "IMGFORGE_TEST_IMAGE";
 const PUBLIC_MIRROR: &str = "http://deb.debian.org/debian";
 
 /// What is missing for it here.
@@ -34,7 +36,13 @@ pub(crate) fn lacks() -> Option<String> {
 /// Builds and looks.
 pub(crate) fn check(log: &Log) -> phases::Verdict {
     phases::verdict(|count| {
-        let disk = build(log)?;
+        let disk = match std::env::var_os(IMAGE) {
+            Some(output) => {
+                println!("     {IMAGE} is set: nothing is built");
+                boot::unpack(Path::new(&output), log)?
+            }
+            None => build(log)?,
+        };
         count.passed += 1;
         let result = examine(log, &disk, count);
         let removed = fs::remove_file(&disk)
