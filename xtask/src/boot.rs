@@ -105,13 +105,17 @@ impl Guest {
             ]);
             command.arg("-drive").arg(format!("if=pflash,format=raw,file={}", store.display()));
         }
-        command.arg("-drive").arg(format!("if=virtio,format=raw,file={}", disk.display()));
+        // A full host must be an error in the guest: by default the machine would stand still.
+        command
+            .arg("-drive")
+            .arg(format!("if=virtio,format=raw,werror=report,file={}", disk.display()));
         command
             .arg("-netdev")
             .arg(format!("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"));
         command.args(["-device", "virtio-net-pci,netdev=net,romfile="]);
         command.arg("-serial").arg(format!("file:{}", directory.join("serial.log").display()));
-        command.args(extra).current_dir(&directory);
+        // What is written goes to a temporary file, which is as large as the disk in the worst case.
+        command.args(extra).current_dir(&directory).env("TMPDIR", &directory);
         let errors = fs::File::create(directory.join("monitor.log")).map_err(files)?;
         let monitor = command.stdin(Stdio::null()).stderr(errors).spawn();
         let monitor =
@@ -126,17 +130,31 @@ impl Guest {
 
     /// Waits until the first serial port has shown `text`.
     pub(crate) fn wait_for_serial(&self, text: &str, seconds: u64) -> Outcome {
-        let shown = || {
-            let bytes = fs::read(self.directory.join("serial.log")).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        self.wait(&format!("\"{text}\" on the serial port"), seconds, || shown().contains(text))
-            .map_err(|reason| {
-                let lines = shown();
-                let last: Vec<&str> = lines.lines().rev().take(20).collect();
-                let last: Vec<&str> = last.into_iter().rev().collect();
-                format!("{reason}; the serial port's last lines:\n{}", last.join("\n"))
-            })
+        let what = format!("\"{text}\" on the serial port");
+        self.wait(&what, seconds, || self.said("serial.log").contains(text))
+    }
+
+    fn said(&self, name: &str) -> String {
+        let bytes = fs::read(self.directory.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What there is to know from outside about a machine that does not do what it should.
+    pub(crate) fn facts(&self) -> String {
+        let mut text = String::new();
+        for (name, count) in [("serial.log", 30), ("monitor.log", 10), ("metadata.log", 5)] {
+            let said = self.said(name);
+            let lines: Vec<&str> = said.lines().collect();
+            text.push_str(&format!("---- the end of the guest's {name}\n"));
+            text.push_str(&lines[lines.len().saturating_sub(count)..].join("\n"));
+            text.push('\n');
+        }
+        let process = format!("/proc/{}", self.monitor.id());
+        let state = fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+        let state: Vec<&str> = state.split_whitespace().skip(2).take(13).collect();
+        text.push_str(&format!("---- QEMU's state and counters: {}\n", state.join(" ")));
+        let space = process::capture(Command::new("df").arg("-h").arg(&self.directory));
+        text + &space.unwrap_or_else(|error| error)
     }
 
     /// Waits until `is_there`, asked several times a second.
@@ -147,7 +165,7 @@ impl Guest {
                 return Err(format!("QEMU ended while we waited for {what}"));
             }
             if Instant::now() > deadline {
-                return Err(format!("no {what} within {seconds} s"));
+                return Err(format!("no {what} within {seconds} s\n{}", self.facts()));
             }
             std::thread::sleep(Duration::from_millis(250));
         }
@@ -173,6 +191,10 @@ impl Guest {
             "IdentityAgent=none",
             "-o",
             "ConnectTimeout=20",
+            "-o",
+            "ServerAliveInterval=30",
+            "-o",
+            "ServerAliveCountMax=4",
         ]);
         command.args(options).arg("root@127.0.0.1");
         command

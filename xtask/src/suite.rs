@@ -153,7 +153,7 @@ fn execute(phase: &Phase) -> Verdict {
     match (phase.run)(&log) {
         Ok(count) => Verdict::Passed(count),
         Err((reason, mut count)) => {
-            println!("{}", log.tail(60));
+            println!("{}", log.tail(80));
             println!("---- the end of {}", log.path().display());
             count.failed = count.failed.max(1);
             Verdict::Failed(reason, count)

@@ -168,10 +168,16 @@ fn guest_with_keys(log: &Log, disk: &Path, keys: &Path, count: &mut Count) -> Ou
     count.passed += 1;
     let tests = process::root().join("tests");
     let upload = format!(
-        "cat tap.sh guest/check-guest.sh | {} sh -s {UUID} {HOSTNAME}",
+        "exec {} sh -s {UUID} {HOSTNAME} < <(cat tap.sh guest/check-guest.sh)",
         process::show(&guest.ssh(&with_key)),
     );
-    checks(log, 900, Command::new("bash").args(["-c", &upload]).current_dir(tests), count)
+    let failed = count.failed;
+    let result =
+        checks(log, 900, Command::new("bash").args(["-c", &upload]).current_dir(tests), count);
+    if result.is_err() || count.failed > failed {
+        log.line(&guest.facts())?;
+    }
+    result
 }
 
 /// Asks sshd which ways to log in it offers root: only keys.
