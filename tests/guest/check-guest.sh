@@ -16,7 +16,7 @@ uuid=${1:?usage: check-guest.sh UUID HOSTNAME}
 name=${2:?usage: check-guest.sh UUID HOSTNAME}
 
 cloud_init_done() {
-    timeout 600 cloud-init status --wait --long
+    timeout 450 cloud-init status --wait --long
     case $? in
     0 | 2) cloud-init status | grep -q 'status: done' && return ;;
     esac

@@ -166,18 +166,34 @@ fn guest_with_keys(log: &Log, disk: &Path, keys: &Path, count: &mut Count) -> Ou
     count.passed += 1;
     refuses_passwords(&guest)?;
     count.passed += 1;
-    let tests = process::root().join("tests");
-    let upload = format!(
-        "exec {} sh -s {UUID} {HOSTNAME} < <(cat tap.sh guest/check-guest.sh)",
-        process::show(&guest.ssh(&with_key)),
-    );
     let failed = count.failed;
-    let result =
-        checks(log, 900, Command::new("bash").args(["-c", &upload]).current_dir(tests), count);
+    let result = look(log, &guest, &with_key, count);
     if result.is_err() || count.failed > failed {
         log.line(&guest.facts())?;
     }
     result
+}
+
+/// The checks inside the guest. A connection that dies before the first answer is no fault of the
+/// image's: one more is made, and the log has it.
+fn look(log: &Log, guest: &Guest, with_key: &[&str], count: &mut Count) -> Outcome {
+    let upload = format!(
+        "exec {} sh -s {UUID} {HOSTNAME} < <(cat tap.sh guest/check-guest.sh)",
+        process::show(&guest.ssh(with_key)),
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &upload]).current_dir(process::root().join("tests"));
+    let answers = |count: &Count| count.passed + count.failed;
+    let before = answers(count);
+    let first = checks(log, 900, &mut command, count);
+    match first {
+        Err(reason) if answers(count) == before => {
+            log.line(&format!("once more, as nothing was answered: {reason}\n{}", guest.facts()))?;
+            println!("     no answer from the guest: {reason}; once more");
+            checks(log, 600, &mut command, count)
+        }
+        result => result,
+    }
 }
 
 /// Asks sshd which ways to log in it offers root: only keys.
