@@ -14,6 +14,7 @@ pub mod firmware;
 pub mod hv;
 pub mod memory;
 pub mod monitor;
+mod stream;
 pub mod vcpu;
 pub mod vnc;
 

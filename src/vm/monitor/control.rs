@@ -7,9 +7,9 @@
 //! the build's own driver first of all.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::ui::{Failure, Outcome};
+use crate::vm::stream::Stream;
 
 /// Longest command; they have some hundred bytes.
 const LONGEST: u64 = 64 << 10;
@@ -61,7 +62,7 @@ pub struct ControlSocket {
     clients: Arc<Mutex<Clients>>,
 }
 
-type Clients = BTreeMap<u64, UnixStream>;
+type Clients = BTreeMap<u64, Arc<Stream>>;
 
 impl ControlSocket {
     /// Listens at `path`, which only this user may reach, and serves in threads until the process
@@ -92,8 +93,8 @@ impl ControlSocket {
 
     fn accept(&self, listener: &UnixListener, controls: &Arc<dyn Controls>) {
         for (number, client) in (0..).zip(listener.incoming().flatten()) {
-            let ready = client.set_write_timeout(Some(READING)).and_then(|()| client.try_clone());
-            let Ok(events) = ready else { continue };
+            let Ok(client) = Stream::unix(client).map(Arc::new) else { continue };
+            let events = Arc::clone(&client);
             let mut clients = self.clients();
             if clients.len() == CLIENTS {
                 continue;
@@ -104,7 +105,7 @@ impl ControlSocket {
                 std::thread::Builder::new().name("control-client".into()).spawn(move || {
                     // A client that is gone or talks nonsense is let go.
                     let _ = serve(&client, controls.as_ref());
-                    let _ = client.shutdown(std::net::Shutdown::Both);
+                    client.close();
                     all.clients().remove(&number);
                 });
             if served.is_ok() {
@@ -121,14 +122,20 @@ impl ControlSocket {
             "microseconds": since.subsec_micros(),
         });
         let event = json!({ "event": event, "data": data, "timestamp": timestamp });
-        self.clients().retain(|_, client| send(client, &event).is_ok());
+        self.clients().retain(|_, client| {
+            let sent = send(client, &event);
+            if sent.is_err() {
+                client.close();
+            }
+            sent.is_ok()
+        });
     }
 }
 
-fn serve(client: &UnixStream, controls: &dyn Controls) -> io::Result<()> {
+fn serve(client: &Stream, controls: &dyn Controls) -> io::Result<()> {
     let version = json!({ "imgforge": env!("CARGO_PKG_VERSION") });
     send(client, &json!({ "QMP": { "version": version, "capabilities": [] } }))?;
-    let mut reader = BufReader::new(client.try_clone()?);
+    let mut reader = BufReader::new(client);
     loop {
         let mut line = Vec::new();
         if reader.by_ref().take(LONGEST).read_until(b'\n', &mut line)? == 0 {
@@ -150,8 +157,8 @@ fn serve(client: &UnixStream, controls: &dyn Controls) -> io::Result<()> {
     }
 }
 
-fn send(mut client: &UnixStream, value: &Value) -> io::Result<()> {
-    client.write_all(format!("{value}\r\n").as_bytes())
+fn send(client: &Stream, value: &Value) -> io::Result<()> {
+    client.send(format!("{value}\r\n").as_bytes(), READING)
 }
 
 fn refusal(class: &str, why: &str, id: &Value) -> Value {

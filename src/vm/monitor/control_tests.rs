@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
 use super::*;
 
 #[derive(Default)]
@@ -130,6 +133,20 @@ fn all_clients_hear_events_and_those_who_left_are_forgotten() {
         world.socket.tell("STOP", &Value::Null);
         assert!(std::time::Instant::now() < deadline, "a client that left is still there");
     }
+}
+
+#[test]
+fn a_client_that_never_reads_is_let_go_and_the_others_hear_everything() {
+    let world = world();
+    let (mut deaf, mut good) = (Client::connect(&world), Client::connect(&world));
+    deaf.ask(&json!({ "execute": "qmp_capabilities" }));
+    good.ask(&json!({ "execute": "qmp_capabilities" }));
+    let data = json!("x".repeat(64 << 10));
+    while world.socket.clients.lock().unwrap().len() > 1 {
+        world.socket.tell("NOTE", &data);
+        assert_eq!(good.line()["event"], "NOTE");
+    }
+    assert_eq!(good.ask(&json!({ "execute": "qmp_capabilities" })), json!({ "return": {} }));
 }
 
 #[test]

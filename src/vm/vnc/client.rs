@@ -12,10 +12,10 @@ use super::handshake::{Door, admit, introduce};
 use super::hub::{Hub, Seat};
 use super::picture::Picture;
 use super::protocol::{Gone, Message};
-use super::stream::{Stream, Timely};
 use super::viewer::Viewer;
 use super::{Input, Screen};
 use crate::ui::Secret;
+use crate::vm::stream::{Stream, Timely};
 
 /// Most keys that a client may hold down; people have ten fingers.
 const HELD: usize = 64;

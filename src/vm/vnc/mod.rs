@@ -24,7 +24,6 @@ mod picture;
 mod pixel;
 mod protocol;
 mod server;
-mod stream;
 #[cfg(test)]
 mod tests;
 mod tiles;

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use super::handshake::Door;
 use super::hub::Hub;
-use super::stream::Stream;
 use super::{Input, Screen, client};
 use crate::ui::{Failure, Outcome, Secret};
+use crate::vm::stream::Stream;
 
 /// Clients at a time.
 pub(super) const CLIENTS: usize = 8;

@@ -21,25 +21,25 @@ const READING: Duration = Duration::from_secs(10);
 
 /// A connection. Its two threads use it at the same time. A read waits as long as it takes, a
 /// write only while the client reads.
-pub(super) enum Stream {
+pub(in crate::vm) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
 }
 
 impl Stream {
-    pub(super) fn unix(stream: UnixStream) -> io::Result<Self> {
+    pub(in crate::vm) fn unix(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self::Unix(stream))
     }
 
-    pub(super) fn tcp(stream: TcpStream) -> io::Result<Self> {
+    pub(in crate::vm) fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         Ok(Self::Tcp(stream))
     }
 
     /// Ends both threads' reads and writes.
-    pub(super) fn close(&self) {
+    pub(in crate::vm) fn close(&self) {
         // What is closed already needs nothing.
         let _ = match self {
             Self::Unix(stream) => stream.shutdown(Shutdown::Both),
@@ -83,6 +83,23 @@ impl Stream {
         }
     }
 
+    /// Sends a whole message, which the client must have taken after this time.
+    pub(in crate::vm) fn send(&self, mut bytes: &[u8], within: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + within;
+        while !bytes.is_empty() {
+            let sent = self.write_until(deadline, bytes)?;
+            bytes = bytes.get(sent..).filter(|_| sent > 0).ok_or(ErrorKind::WriteZero)?;
+        }
+        Ok(())
+    }
+
+    fn write_until(&self, deadline: Instant, bytes: &[u8]) -> io::Result<usize> {
+        self.until(Some(deadline), PollFlags::POLLOUT, || match self {
+            Self::Unix(stream) => (&*stream).write(bytes),
+            Self::Tcp(stream) => (&*stream).write(bytes),
+        })
+    }
+
     fn read_until(&self, deadline: Option<Instant>, into: &mut [u8]) -> io::Result<usize> {
         self.until(deadline, PollFlags::POLLIN, || match self {
             Self::Unix(stream) => (&*stream).read(into),
@@ -99,11 +116,7 @@ impl Read for &Stream {
 
 impl Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let deadline = Instant::now() + READING;
-        self.until(Some(deadline), PollFlags::POLLOUT, || match self {
-            Stream::Unix(stream) => (&*stream).write(bytes),
-            Stream::Tcp(stream) => (&*stream).write(bytes),
-        })
+        self.write_until(Instant::now() + READING, bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -112,13 +125,13 @@ impl Write for &Stream {
 }
 
 /// A connection on which a client must have said everything before a deadline.
-pub(super) struct Timely<'a> {
+pub(in crate::vm) struct Timely<'a> {
     stream: &'a Stream,
     deadline: Instant,
 }
 
 impl<'a> Timely<'a> {
-    pub(super) fn new(stream: &'a Stream) -> Self {
+    pub(in crate::vm) fn new(stream: &'a Stream) -> Self {
         Self { stream, deadline: Instant::now() + HANDSHAKE }
     }
 }
