@@ -70,7 +70,8 @@ pub struct Block {
     queues: u16,
     counters: Counters,
     failure: OnceLock<String>,
-    chunk: Mutex<Vec<u8>>,
+    /// One for each ring: they are served at the same time.
+    chunks: Vec<Mutex<Vec<u8>>>,
 }
 
 /// A request, parsed.
@@ -106,13 +107,14 @@ impl Block {
         for (to, from) in bytes.iter_mut().zip(id.bytes()) {
             *to = from;
         }
+        let queues = queues.clamp(1, 8);
         Arc::new(Self {
             disk,
             id: bytes,
-            queues: queues.clamp(1, 8),
+            queues,
             counters: Counters::default(),
             failure: OnceLock::new(),
-            chunk: Mutex::new(Vec::new()),
+            chunks: (0..queues).map(|_| Mutex::default()).collect(),
         })
     }
 
@@ -139,9 +141,9 @@ impl Block {
     }
 
     /// Answers one request. `None` when it is given up for a reset.
-    fn answer(&self, chain: &mut Chain, ring: &Ring) -> Option<()> {
+    fn answer(&self, chain: &mut Chain, ring: &Ring, chunk: &mut [u8]) -> Option<()> {
         let Ok(mut status) = chain.writable.take_last() else { return Some(()) };
-        let code = match self.carry_out(chain, ring) {
+        let code = match self.carry_out(chain, ring, chunk) {
             Ok(()) => STATUS_OK,
             Err(Refusal::Error) => STATUS_ERROR,
             Err(Refusal::Unsupported) => STATUS_UNSUPPORTED,
@@ -153,7 +155,7 @@ impl Block {
         Some(())
     }
 
-    fn carry_out(&self, chain: &mut Chain, ring: &Ring) -> Result<(), Refusal> {
+    fn carry_out(&self, chain: &mut Chain, ring: &Ring, chunk: &mut [u8]) -> Result<(), Refusal> {
         let counters = &self.counters;
         let count = |counter: &AtomicU64, by| {
             counter.fetch_add(by, Ordering::Relaxed);
@@ -167,13 +169,13 @@ impl Block {
         match request {
             Request::Read { sector } => {
                 let bytes = chain.writable.left();
-                self.read(sector, &mut chain.writable, ring)?;
+                self.read(sector, &mut chain.writable, ring, chunk)?;
                 count(&counters.reads, 1);
                 count(&counters.read_bytes, bytes);
             }
             Request::Write { sector } => {
                 let bytes = chain.readable.left();
-                self.write(sector, &mut chain.readable, ring)?;
+                self.write(sector, &mut chain.readable, ring, chunk)?;
                 count(&counters.writes, 1);
                 count(&counters.written_bytes, bytes);
             }
@@ -191,12 +193,16 @@ impl Block {
         Ok(())
     }
 
-    fn read(&self, sector: u64, to: &mut Buffers, ring: &Ring) -> Result<(), Refusal> {
+    fn read(
+        &self,
+        sector: u64,
+        to: &mut Buffers,
+        ring: &Ring,
+        chunk: &mut [u8],
+    ) -> Result<(), Refusal> {
         let mut offset = self.place(sector, to.left())?;
-        let mut chunk = self.chunk.lock().unwrap_or_else(PoisonError::into_inner);
-        chunk.resize(CHUNK, 0);
         while to.left() > 0 {
-            let piece = piece(&mut chunk, to.left());
+            let piece = piece(chunk, to.left());
             self.stored(self.disk.read_at(offset, piece))?;
             if ring.is_cancelled() {
                 return Err(Refusal::Cancelled);
@@ -207,12 +213,16 @@ impl Block {
         Ok(())
     }
 
-    fn write(&self, sector: u64, from: &mut Buffers, ring: &Ring) -> Result<(), Refusal> {
+    fn write(
+        &self,
+        sector: u64,
+        from: &mut Buffers,
+        ring: &Ring,
+        chunk: &mut [u8],
+    ) -> Result<(), Refusal> {
         let mut offset = self.place(sector, from.left())?;
-        let mut chunk = self.chunk.lock().unwrap_or_else(PoisonError::into_inner);
-        chunk.resize(CHUNK, 0);
         while from.left() > 0 {
-            let piece = piece(&mut chunk, from.left());
+            let piece = piece(chunk, from.left());
             from.read(piece)?;
             self.stored(self.disk.write_at(offset, piece))?;
             if ring.is_cancelled() {
@@ -333,9 +343,12 @@ impl VirtioDevice for Block {
         config
     }
 
-    fn serve(&self, _queue: usize, ring: &mut Ring) {
+    fn serve(&self, queue: usize, ring: &mut Ring) {
+        let Some(chunk) = self.chunks.get(queue) else { return };
+        let mut chunk = chunk.lock().unwrap_or_else(PoisonError::into_inner);
+        chunk.resize(CHUNK, 0);
         while let Some(mut chain) = ring.take() {
-            if self.answer(&mut chain, ring).is_none() {
+            if self.answer(&mut chain, ring, &mut chunk).is_none() {
                 return;
             }
             ring.done(&chain);
