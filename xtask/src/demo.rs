@@ -84,15 +84,19 @@ pub(crate) fn build(binary: &Path, medium: Medium, output: &Path) -> Outcome<Com
         Medium::Tiny => {
             command.args(["tiny", "--target-file", "tests/data/tiny/tiny.yaml"]);
         }
-        Medium::Debian13 => {
-            command.arg("debian-13");
-            command.args(["--var", &format!("mirror={}", mirror::debian()?)]);
-            command.args(["--var", &format!("security_mirror={}", mirror::security("trixie")?)]);
-        }
+        Medium::Debian12 => debian(&mut command, "debian-12", "bookworm")?,
+        Medium::Debian13 => debian(&mut command, "debian-13", "trixie")?,
     }
     command.arg("--iso").arg(medium.path()).arg("--output").arg(output).arg("--force");
     command.current_dir(process::root());
     Ok(command)
+}
+
+fn debian(command: &mut Command, target: &str, suite: &str) -> Outcome {
+    command.arg(target);
+    command.args(["--var", &format!("mirror={}", mirror::debian()?)]);
+    command.args(["--var", &format!("security_mirror={}", mirror::security(suite)?)]);
+    Ok(())
 }
 
 /// The first file below `directory` whose name ends with `suffix`.

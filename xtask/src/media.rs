@@ -15,6 +15,8 @@ use crate::process::{self, Outcome};
 /// A medium that the project can make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Medium {
+    /// Debian's own installer 12.
+    Debian12,
     /// Debian's own installer 13.
     Debian13,
     /// The installer in miniature.
@@ -24,24 +26,35 @@ pub(crate) enum Medium {
 impl Medium {
     fn parse(name: &str) -> Outcome<Self> {
         match name {
+            "debian-12" => Ok(Self::Debian12),
             "debian-13" => Ok(Self::Debian13),
             "tiny" => Ok(Self::Tiny),
-            _ => Err(format!("no such medium: {name}; there are debian-13 and tiny")),
+            _ => Err(format!("no such medium: {name}; there are debian-12, debian-13 and tiny")),
         }
     }
 
     /// Its usual place.
     pub(crate) fn path(self) -> PathBuf {
         process::root().join(match self {
+            Self::Debian12 => "target/media/debian-12.iso",
             Self::Debian13 => "target/media/debian-13.iso",
             Self::Tiny => "target/media/tiny.iso",
         })
     }
 
+    /// The recipe's own arguments.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Debian12 => &["12"],
+            Self::Debian13 => &["13"],
+            Self::Tiny => &[],
+        }
+    }
+
     /// What it is made by; the first file is the script to run.
     fn sources(self) -> Vec<PathBuf> {
         let mut sources = vec![process::recipe(match self {
-            Self::Debian13 => "debian-13-medium.sh",
+            Self::Debian12 | Self::Debian13 => "debian-medium.sh",
             Self::Tiny => "tiny-medium.sh",
         })];
         sources.push(process::recipe("packages.sh"));
@@ -59,7 +72,7 @@ pub(crate) fn main(words: &[&str]) -> Outcome {
     let (medium, out) = match words {
         [name] => (Medium::parse(name)?, Medium::parse(name)?.path()),
         [name, out] => (Medium::parse(name)?, PathBuf::from(out)),
-        _ => return Err("usage: cargo xtask media debian-13|tiny [OUT]".into()),
+        _ => return Err("usage: cargo xtask media debian-12|debian-13|tiny [OUT]".into()),
     };
     make(medium, &out, process::run)?;
     println!("{}", out.display());
@@ -78,7 +91,10 @@ pub(crate) fn make(
     }
     packages::ensure(packages::MEDIUM)?;
     let script = &sources[0];
-    run(Command::new(script).arg(out).arg(process::root().join("target/media/cache")))
+    run(Command::new(script)
+        .args(medium.arguments())
+        .arg(out)
+        .arg(process::root().join("target/media/cache")))
 }
 
 fn is_newer(out: &Path, sources: &[PathBuf]) -> bool {

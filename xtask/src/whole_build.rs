@@ -21,6 +21,8 @@ const HOSTNAME: &str = "whole-build";
 const CACHED: &str = "IMGFORGE_TEST_CACHED";
 /// Variable of the environment for work on what follows the build: a finished build's directory.
 const IMAGE: &str = "IMGFORGE_TEST_IMAGE";
+/// Variable of the environment: which target to build instead of debian-13, when it is `debian-12`.
+const TARGET: &str = "IMGFORGE_TEST_TARGET";
 const PUBLIC_MIRROR: &str = "http://deb.debian.org/debian";
 
 /// What is missing for it here.
@@ -52,22 +54,25 @@ pub(crate) fn check(log: &Log) -> phases::Verdict {
 }
 
 fn build(log: &Log) -> Outcome<PathBuf> {
-    media::make(Medium::Debian13, &Medium::Debian13.path(), |recipe| log.run(1800, recipe))?;
+    let is_older = std::env::var_os(TARGET).is_some_and(|target| target == "debian-12");
+    let (target, medium) =
+        if is_older { ("debian-12", Medium::Debian12) } else { ("debian-13", Medium::Debian13) };
+    media::make(medium, &medium.path(), |recipe| log.run(1800, recipe))?;
     log.run(
         3600,
         process::cargo().args(["build", "--locked", "--package", "imgforge", "--bin", "imgforge"]),
     )?;
     let binary = demo::target_directory().join("debug/imgforge");
-    let output = process::root().join("target/xtask-out/debian-13");
+    let output = process::root().join("target/xtask-out").join(target);
     let begin = std::time::Instant::now();
-    let mut command = demo::build(&binary, Medium::Debian13, &output)?;
+    let mut command = demo::build(&binary, medium, &output)?;
     command.arg("--no-progress");
     if std::env::var_os(CACHED).is_some() {
         println!("     {CACHED} is set: an installation from the cache will do");
     } else {
         command.arg("--no-cache");
     }
-    log.run_shown(4500, &command, "debian-13  ")?;
+    log.run_shown(4500, &command, &format!("{target}  "))?;
     println!("     the build took {:.0} s", begin.elapsed().as_secs_f64());
     boot::complete(&output)?;
     boot::unpack(&output, log)

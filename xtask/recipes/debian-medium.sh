@@ -3,11 +3,11 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-# Makes a bootable UEFI ISO of the real debian-installer 13 (trixie) from Debian
-# packages alone, for machines that reach a Debian package mirror but not the
+# Makes a bootable UEFI ISO of the real debian-installer of Debian 12 (bookworm)
+# or 13 (trixie) from Debian packages alone, for machines that reach a Debian package mirror but not the
 # place where Debian publishes its ISO images.
 #
-#   debian-13-medium.sh OUT.iso [CACHE_DIR]
+#   debian-medium.sh RELEASE OUT.iso [CACHE_DIR]
 #
 # Inside: Debian's own signed GRUB with the menu of the netinst medium, Debian's
 # kernel, and the installer's netboot initrd. Some mirrors lack a few of the
@@ -16,10 +16,16 @@
 # Needs no root.
 set -euo pipefail
 
-out=${1:?usage: debian-13-medium.sh OUT.iso [CACHE_DIR]}
-cache=${2:-target/media/cache}
-recipe=debian-13
-suite=trixie
+usage='usage: debian-medium.sh RELEASE OUT.iso [CACHE_DIR]'
+release=${1:?$usage}
+out=${2:?$usage}
+cache=${3:-target/media/cache}
+recipe=debian-$release
+case $release in
+12) suite=bookworm version='[0-9]+\.[0-9.]+-[0-9]+-amd64' libext2fs=libext2fs2 ;;
+13) suite=trixie version='[0-9]+\.[0-9.]+\+deb13-amd64' libext2fs=libext2fs2t64 ;;
+*) echo "debian-medium.sh: no recipe for Debian $release; $usage" >&2; exit 2 ;;
+esac
 # shellcheck source=packages.sh
 . "$(dirname "$0")/packages.sh"
 
@@ -31,35 +37,42 @@ fetch "$mirror/dists/$suite/main/debian-installer/binary-$arch/Packages.xz" "$ca
 xz -dc "$cache/$suite-udebs.xz" >"$work/udebs"
 
 say "unpacking the installer's boot images"
-deb debian-installer-13-netboot-$arch "$work/netboot"
+deb "debian-installer-$release-netboot-$arch" "$work/netboot"
 boot=$(dirname "$(find "$work/netboot" -path '*/text/*' -name linux -print -quit)")
-kver=$(strings "$boot/linux" | grep -m1 -oE '^[0-9]+\.[0-9.]+\+deb13-amd64' || true)
-[ -n "$kver" ] || kver=$(file -b "$boot/linux" | grep -oE '[0-9.]+\+deb13-amd64' | head -1)
+kver=$(strings "$boot/linux" | grep -m1 -oE "^$version" || true)
 [ -n "$kver" ] || die "cannot tell the installer's kernel version"
 say "installer kernel $kver"
 
 mkdir "$work/initrd"
 (cd "$work/initrd" && zcat "$boot/initrd.gz" | cpio -idm --quiet 2>/dev/null) || true
 [ -f "$work/initrd/var/lib/dpkg/status" ] || die "the installer's initrd did not unpack"
+# Debian 13's installer has one directory for programs and one for libraries.
+usr=usr/
+[ -L "$work/initrd/lib" ] || usr=
 
 say "adding kernel modules and e2fsprogs"
 deb "linux-image-$kver" "$work/kernel"
-for p in e2fsprogs libext2fs2t64 libcom-err2 libss2; do deb "$p" "$work/e2fs"; done
+for p in e2fsprogs "$libext2fs" libcom-err2 libss2; do deb "$p" "$work/e2fs"; done
 over=$work/overlay
-mkdir -p "$over/usr/lib/modules" "$over/usr/sbin" "$over/usr/lib/x86_64-linux-gnu" "$over/etc" "$over/var/lib/dpkg"
-cp -a "$work/initrd/usr/lib/modules/$kver" "$over/usr/lib/modules/"
+modules=${usr}lib/modules
+mkdir -p "$over/$modules" "$over/${usr}sbin" "$over/${usr}lib/x86_64-linux-gnu" "$over/etc" "$over/var/lib/dpkg"
+cp -a "$work/initrd/$modules/$kver" "$over/$modules/"
 src=$work/kernel/usr/lib/modules/$kver/kernel
 [ -d "$src" ] || src=$work/kernel/lib/modules/$kver/kernel
 for part in fs lib crypto arch/x86/crypto drivers/block drivers/scsi drivers/ata drivers/cdrom \
             drivers/virtio drivers/md drivers/nvme drivers/char/hw_random drivers/firmware; do
     [ -d "$src/$part" ] || continue
-    mkdir -p "$over/usr/lib/modules/$kver/kernel/$part"
-    cp -an "$src/$part/." "$over/usr/lib/modules/$kver/kernel/$part/"
+    mkdir -p "$over/$modules/$kver/kernel/$part"
+    cp -an "$src/$part/." "$over/$modules/$kver/kernel/$part/"
 done
-cp "$(dirname "$src")"/modules.{builtin,builtin.modinfo,order} "$over/usr/lib/modules/$kver/" 2>/dev/null || true
-depmod -b "$over/usr" "$kver" 2>/dev/null || (mkdir -p "$over/lib" && ln -s ../usr/lib/modules "$over/lib/modules" && depmod -b "$over" "$kver" && rm -r "${over:?}/lib")
-find "$work/e2fs" \( -path '*/sbin/*' -o -path '*/bin/*' \) \( -type f -o -type l \) -exec cp -a {} "$over/usr/sbin/" \;
-find "$work/e2fs" -name '*.so.*' -exec cp -a {} "$over/usr/lib/x86_64-linux-gnu/" \;
+cp "$(dirname "$src")"/modules.{builtin,builtin.modinfo,order} "$over/$modules/$kver/" 2>/dev/null || true
+# depmod looks below lib/ only.
+mkdir -p "$over/lib"
+[ -z "$usr" ] || ln -s ../usr/lib/modules "$over/lib/modules"
+depmod -b "$over" "$kver"
+[ -z "$usr" ] || rm -r "${over:?}/lib"
+find "$work/e2fs" \( -path '*/sbin/*' -o -path '*/bin/*' \) \( -type f -o -type l \) -exec cp -a {} "$over/${usr}sbin/" \;
+find "$work/e2fs" -name '*.so.*' -exec cp -a {} "$over/${usr}lib/x86_64-linux-gnu/" \;
 cp "$work/e2fs/etc/mke2fs.conf" "$over/etc/"
 
 # Tell the installer that the components this mirror lacks are there already.
@@ -113,7 +126,7 @@ mkdir -p "$iso/install.amd" "$iso/boot/grub/x86_64-efi" "$iso/.disk"
 cp "$boot/linux" "$iso/install.amd/vmlinuz"
 cp "$work/initrd.gz" "$iso/install.amd/initrd.gz"
 cp "$work/efi/usr/share/grub/unicode.pf2" "$iso/boot/grub/font.pf2"
-echo "Debian GNU/Linux 13 (network installer made from packages) $arch" >"$iso/.disk/info"
+echo "Debian GNU/Linux $release (network installer made from packages) $arch" >"$iso/.disk/info"
 cp "$recipes/netinst-grub.cfg" "$iso/boot/grub/grub.cfg"
 echo 'source /boot/grub/grub.cfg' >"$iso/boot/grub/x86_64-efi/grub.cfg"
 
@@ -128,7 +141,7 @@ cp "$work/efi/usr/lib/shim/shimx64.efi.signed" "$iso/EFI/boot/bootx64.efi"
 cp "$work/efi/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed" "$iso/EFI/boot/grubx64.efi"
 cp "$esp" "$iso/boot/grub/efi.img"
 mkdir -p "$(dirname "$out")"
-xorriso -as mkisofs -quiet -V 'Debian 13 netboot' -r -J \
+xorriso -as mkisofs -quiet -V "Debian $release netboot" -r -J \
     -e boot/grub/efi.img -no-emul-boot -append_partition 2 0xef "$esp" -partition_cyl_align all \
     -o "$out.part" "$iso" 2>"$work/xorriso.log" || { cat "$work/xorriso.log" >&2; die "xorriso failed"; }
 mv "$out.part" "$out"
