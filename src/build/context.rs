@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
-use super::journal::Journal;
+use super::journal::{Entry, Journal};
 use super::ledger::Ledger;
 use super::serial;
 use crate::console::Screen;
@@ -95,6 +95,11 @@ impl Context {
 
     /// Starts a machine, recorded in the journal before and after.
     pub(crate) async fn start(&self, spec: MachineSpec) -> Outcome<Arc<dyn Machine>> {
+        // What serves the monitor has no entry with a pid: it ends when the monitor does, and is
+        // found by its command line if it does not.
+        let helpers = self.driver.helper_programs().iter();
+        let helpers = helpers.map(|name| self.journal.will_start(name));
+        let helpers = helpers.collect::<Outcome<Vec<Entry>>>()?;
         let entry = self.journal.will_start(self.driver.monitor_program())?;
         match self.driver.start(spec).await {
             Ok(machine) => {
@@ -102,7 +107,9 @@ impl Context {
                 Ok(Arc::from(machine))
             }
             Err(problem) => {
-                self.journal.done(entry)?;
+                for entry in helpers.into_iter().chain([entry]) {
+                    self.journal.done(entry)?;
+                }
                 Err(problem)
             }
         }

@@ -119,6 +119,12 @@ pub trait Driver: Send + Sync {
     /// The program that becomes the monitor process, for the journal.
     fn monitor_program(&self) -> &str;
 
+    /// Programs that serve the monitor, by all the names that a process list may give them. They
+    /// name a file below the run directory on their command line.
+    fn helper_programs(&self) -> &[&'static str] {
+        &[]
+    }
+
     /// The address at which the guest reaches services bound to [`Driver::host_address`].
     fn guest_view_of_host(&self) -> std::net::IpAddr;
 

@@ -86,7 +86,13 @@ while read -r p v path; do
     grep -q "^200 .*/$(basename "${path//+/%2b}" | sed 's/[.[\*^$]/\\&/g')\$" "$work/codes" && continue
     grep -q "^Package: $p\$" "$over/var/lib/dpkg/status" && continue
     case $p in *-modules-*|kernel-image-*) case $p in *"$kver"*) ;; *) continue;; esac;; esac
+    case $p in
+    apt-setup-udeb | base-installer | finish-install | grub-installer | partman-auto | pkgsel)
+        die "the mirror lacks the installer's component $p: nothing can be installed from it" ;;
+    esac
     provides=$(awk -v p="$p" '$1=="Package:"{n=$2} $1=="Provides:" && n==p {sub(/^Provides: /,""); print; exit}' "$work/udebs")
+    # Something in the installer gives the same already, and gives it when it has run.
+    [ -z "$provides" ] || ! grep -qx "Provides:.*\b${provides%%[, ]*}\b.*" "$work/initrd/var/lib/dpkg/status" || continue
     { echo; echo "Package: $p"; echo "Status: install ok installed"; echo "Version: $v"; echo "Architecture: $arch"
       [ -z "$provides" ] || echo "Provides: $provides"; echo "Description: provided by the boot medium"; } >>"$over/var/lib/dpkg/status"
     lacking=$((lacking + 1))

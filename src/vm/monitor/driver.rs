@@ -141,6 +141,10 @@ impl Driver for MonitorDriver {
         self.program.to_str().unwrap_or("imgforge")
     }
 
+    fn helper_programs(&self) -> &[&'static str] {
+        passt::NAMES
+    }
+
     fn guest_view_of_host(&self) -> IpAddr {
         IpAddr::V4(passt::HOST)
     }

@@ -20,6 +20,8 @@ const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// The host, as the guest sees it.
 pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const SOCKET: &str = "net.sock";
+/// It replaces itself by a variant for the processor that it finds.
+pub(super) const NAMES: &[&str] = &["passt", "passt.avx2"];
 const STARTING: Duration = Duration::from_secs(20);
 const TRYING: Duration = Duration::from_millis(5);
 /// How often another port is tried when somebody else was quicker.
