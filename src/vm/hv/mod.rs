@@ -5,7 +5,10 @@
 //! The hypervisor kernels behind one trait, whose contract is bhyve's: one exit at a time, one
 //! answer for each exit that asks for one, and an access that is not answered comes again.
 
+pub mod abi;
+pub mod bhyve;
 pub mod kvm;
+pub mod viona;
 
 use super::memory::{DeviceMemory, Memory};
 use crate::ui::Outcome;
