@@ -8,6 +8,7 @@
 pub mod abi;
 pub mod bhyve;
 pub mod kvm;
+mod node;
 pub mod viona;
 
 use super::memory::{DeviceMemory, Memory};

@@ -24,6 +24,8 @@ const MEMORY_MIB: std::ops::RangeInclusive<u64> = 256..=(1 << 20);
 pub enum Hypervisor {
     /// Linux KVM.
     Kvm,
+    /// The bhyve of illumos.
+    Bhyve,
 }
 
 /// One machine.

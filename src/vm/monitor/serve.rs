@@ -22,7 +22,7 @@ use crate::vm::board::{Backends, Plan, Sink};
 use crate::vm::cable::StreamCable;
 use crate::vm::dev::virtio::{Disk, Frames, RawFile, ScsiCd};
 use crate::vm::firmware::rom::Rom;
-use crate::vm::hv::kvm;
+use crate::vm::hv::{bhyve, kvm};
 use crate::vm::vnc::{Place, VncServer};
 
 /// Is the machine that `config` describes, until it ends. The guest runs when the control socket
@@ -78,6 +78,7 @@ fn hypervisor(config: &MonitorConfig) -> MakeVm {
     let (memory, cpus) = (config.memory_mib << 20, config.cpus);
     match config.hypervisor {
         Hypervisor::Kvm => Box::new(move || kvm::create(memory, cpus)),
+        Hypervisor::Bhyve => Box::new(move || bhyve::create(memory, cpus)),
     }
 }
 
