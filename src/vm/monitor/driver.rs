@@ -115,6 +115,7 @@ fn config(spec: &MachineSpec, rom: &Rom, network: &Network) -> MonitorConfig {
         serial_log: spec.serial_log.clone(),
         log: spec.serial_log.with_file_name(LOG),
         network: Some(network.socket.clone()),
+        link: None,
         mac: MAC,
         control: spec.run_dir.join(QMP_SOCKET),
         vnc: spec.run_dir.join(VNC_SOCKET),

@@ -18,7 +18,7 @@ use super::log;
 use super::machine::{Machine, MakeVm, Stop};
 use super::sandbox;
 use crate::ui::{Failure, Outcome};
-use crate::vm::board::{Backends, Plan, Sink};
+use crate::vm::board::{Backends, Plan, Sink, Wire};
 use crate::vm::cable::StreamCable;
 use crate::vm::dev::virtio::{Disk, Frames, RawFile, ScsiCd};
 use crate::vm::firmware::rom::Rom;
@@ -65,10 +65,12 @@ fn assemble(config: &MonitorConfig) -> Outcome<Arc<Machine>> {
         Some(path) => Some(ScsiCd::new(Arc::new(RawFile::open(path, true)?) as Arc<dyn Disk>)),
         None => None,
     };
-    let network = match &config.network {
-        Some(path) => Some((config.mac, StreamCable::connect(path)? as Arc<dyn Frames>)),
-        None => None,
+    let wire = match (&config.link, &config.network) {
+        (Some(link), _) => Some(Wire::Link(link.clone())),
+        (None, Some(path)) => Some(Wire::Cable(StreamCable::connect(path)? as Arc<dyn Frames>)),
+        (None, None) => None,
     };
+    let network = wire.map(|wire| (config.mac, wire));
     let serial = serial_log(&config.serial_log)?;
     let backends = Backends { disk: Arc::new(disk), cd, network, serial, variables };
     Machine::new(plan, backends, hypervisor(config))

@@ -20,7 +20,9 @@ use super::kick::Kick;
 use super::msr::Registers;
 use super::vcpu::BhyveVcpu;
 use crate::ui::{Failure, Outcome};
+use crate::vm::dev::virtio::Offload;
 use crate::vm::hv::node::is;
+use crate::vm::hv::viona::Viona;
 use crate::vm::hv::{KernelDevices, Vcpu, Vm};
 use crate::vm::memory::{DeviceMemory, Memory, layout};
 
@@ -329,6 +331,10 @@ impl Vm for BhyveVm {
         if let Err(error) = self.instance.write_cmos(index, value) {
             tracing::warn!("byte {index:#x} of CMOS cannot be written: {error}");
         }
+    }
+
+    fn link(&self, name: &str) -> Outcome<Arc<dyn Offload>> {
+        Ok(Viona::attach(&self.instance, name)?)
     }
 
     fn kick(&self, number: u32) {

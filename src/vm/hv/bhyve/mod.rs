@@ -17,4 +17,5 @@ mod msr;
 mod start;
 mod vcpu;
 
+pub(super) use handle::Instance;
 pub use start::{Found, create, look};

@@ -80,7 +80,6 @@ impl Instance {
     }
 
     /// The descriptor, for viona.
-    #[allow(dead_code)]
     pub(in crate::vm::hv) fn descriptor(&self) -> c_int {
         self.node.descriptor()
     }
