@@ -23,10 +23,14 @@ const ZONE: &str = "zonecfg -z ZONE 'add device; set match=\"vmm*\"; end; \
                     set limitpriv=default,net_rawaccess,proc_clock_highres,proc_lock_memory,\
                     sys_admin'";
 
+/// Whether there is no control node.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    [libc::ENOENT, libc::ENXIO, libc::ENODEV].iter().any(|errno| is(error, *errno))
+}
+
 /// The control node cannot be opened.
 pub(super) fn no_control(error: io::Error) -> Failure {
-    let absent = [libc::ENOENT, libc::ENXIO, libc::ENODEV].iter().any(|errno| is(&error, *errno));
-    if absent {
+    if is_absent(&error) {
         return Failure::build("there is no bhyve here: this is no zone with its devices")
             .fact("device", CONTROL)
             .because(error)

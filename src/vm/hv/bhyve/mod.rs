@@ -18,4 +18,4 @@ mod start;
 mod vcpu;
 
 pub(super) use handle::Instance;
-pub use start::{Found, create, look};
+pub use start::{Found, Look, create, look};

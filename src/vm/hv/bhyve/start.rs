@@ -5,13 +5,14 @@
 //! From nothing to an empty virtual machine: what is looked at, in which order, and what may take
 //! how long.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use super::failures::{self, NEWEST, PREFIX};
+use super::failures::{self, CONTROL, NEWEST, PREFIX};
 use super::handle::{Control, Instance, Reservoir};
 use super::machine::{BhyveVm, Plan};
 use crate::ui::{Failure, Outcome};
@@ -40,14 +41,52 @@ pub struct Found {
     pub machines: Vec<String>,
 }
 
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{CONTROL}, interface version {}", self.version)?;
+        if let Some((used, limit)) = self.memory {
+            write!(f, "; virtual machines use {} of {} MiB", used >> 20, limit >> 20)?;
+        }
+        if !self.machines.is_empty() {
+            write!(f, "; running: {}", self.machines.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether bhyve can be used here.
+#[derive(Debug)]
+pub enum Look {
+    /// It can.
+    Usable(Found),
+    /// It is there, but cannot; why, and the remedy.
+    Unusable(Failure),
+    /// There is no device for it; how a zone gets it.
+    Absent(Failure),
+}
+
+impl Look {
+    /// What was found, when it can be used.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn found(self) -> Outcome<Found> {
+        match self {
+            Self::Usable(found) => Ok(found),
+            Self::Unusable(failure) | Self::Absent(failure) => Err(failure),
+        }
+    }
+}
+
 /// Looks whether bhyve can be used here, without making anything.
-///
-/// # Errors
-/// When it cannot; with the reason and the remedy.
-pub fn look() -> Outcome<Found> {
-    let (control, version) = open()?;
+pub fn look() -> Look {
+    let (control, version) = match open() {
+        Ok(open) => open,
+        Err(Closed::Absent(failure)) => return Look::Absent(failure),
+        Err(Closed::Unusable(failure)) => return Look::Unusable(failure),
+    };
     let memory = control.reservoir().ok().map(|found| (in_use(found), found.limit));
-    Ok(Found { version, memory, machines: machines() })
+    Look::Usable(Found { version, memory, machines: machines() })
 }
 
 /// Makes an empty virtual machine with RAM and interrupt controllers.
@@ -88,17 +127,35 @@ fn within<T: Send + 'static>(
     }
 }
 
+/// Why the control node is of no use.
+enum Closed {
+    Absent(Failure),
+    Unusable(Failure),
+}
+
+impl From<Closed> for Failure {
+    fn from(closed: Closed) -> Self {
+        let (Closed::Absent(failure) | Closed::Unusable(failure)) = closed;
+        failure
+    }
+}
+
 /// Opens the control node and asks what there is.
-fn open() -> Outcome<(Control, u32)> {
-    let control = Control::open().map_err(failures::no_control)?;
-    let version = control.version().map_err(failures::too_old)?;
+fn open() -> Result<(Control, u32), Closed> {
+    let control = Control::open().map_err(|error| match failures::is_absent(&error) {
+        true => Closed::Absent(failures::no_control(error)),
+        false => Closed::Unusable(failures::no_control(error)),
+    })?;
+    let version = control.version().map_err(|error| Closed::Unusable(failures::too_old(error)))?;
     if version > NEWEST {
         tracing::warn!(
             "bhyve's interface has version {version}; versions up to {NEWEST} are known, and newer \
              ones have only ever added to them"
         );
     }
-    control.supported().map_err(|(error, words)| failures::no_processor(error, &words))?;
+    control
+        .supported()
+        .map_err(|(error, words)| Closed::Unusable(failures::no_processor(error, &words)))?;
     Ok((control, version))
 }
 
