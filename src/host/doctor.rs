@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::qemu::Search;
 use crate::store::{free_space, mebibytes};
 use crate::ui::Failure;
+use crate::vm::hv::bhyve::{Look, look};
 use crate::vm::hv::kvm::{Verdict, probe};
 
 const MIB: u64 = 1 << 20;
@@ -98,6 +99,8 @@ pub struct Host {
     pub places: Places,
     /// Judges `/dev/kvm`.
     pub judge: fn() -> Verdict,
+    /// Looks for bhyve.
+    pub look: fn() -> Look,
     /// Text of `/proc/meminfo`; `None` where there is none.
     pub meminfo: Option<String>,
 }
@@ -109,6 +112,7 @@ impl Host {
             search: Search::from_environment(),
             places,
             judge: probe,
+            look,
             meminfo: std::fs::read_to_string("/proc/meminfo").ok(),
         }
     }
@@ -124,7 +128,7 @@ pub struct Report {
 /// Runs every check; takes less than half a second and changes nothing.
 pub fn examine(host: &Host) -> Report {
     let places = &host.places;
-    let findings = vec![
+    let mut findings = vec![
         qemu(&host.search),
         ovmf(&host.search),
         kvm(&(host.judge)()),
@@ -137,6 +141,22 @@ pub fn examine(host: &Host) -> Report {
         ansible(&host.search.path),
         ssh(&host.search.path),
     ];
+    match (host.look)() {
+        Look::Usable(found) => {
+            // It runs the machines, and brings a firmware.
+            for finding in findings.iter_mut().filter(|f| matches!(f.id, "qemu" | "ovmf")) {
+                finding.severity = finding.severity.min(Severity::Warn);
+            }
+            findings.push(Finding::fine("bhyve", found));
+        }
+        Look::Unusable(failure) => {
+            let mut finding = from_failure("bhyve", &failure, "bhyve runs no virtual machine");
+            finding.severity = Severity::Warn;
+            findings.push(finding);
+        }
+        // On a system of another kind there is nothing to say.
+        Look::Absent(_) => {}
+    }
     Report { findings }
 }
 
@@ -329,6 +349,7 @@ mod tests {
                 temporary: root.to_owned(),
             },
             judge: absent,
+            look: || Look::Absent(Failure::build("no bhyve")),
             meminfo: Some("MemTotal: 9 kB\nMemAvailable:    524288 kB\n".into()),
         }
     }

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use crate::qemu::{Accel, QemuDriver, Search};
 use crate::ui::{Failure, Outcome};
 use crate::vm::firmware::rom;
+use crate::vm::hv::bhyve::{Look, look};
 use crate::vm::hv::kvm::{Verdict, probe};
-use crate::vm::monitor::MonitorDriver;
+use crate::vm::monitor::{Hypervisor, MonitorDriver};
 use crate::vm::{Driver, Firmware};
 
 /// What the user asked for with `--hypervisor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Requested {
-    /// Our own monitor where KVM works, QEMU elsewhere.
+    /// Our own monitor where KVM or bhyve works, QEMU elsewhere.
     #[default]
     Auto,
     /// imgforge's own monitor on Linux KVM.
@@ -93,38 +94,61 @@ pub struct Needs {
 /// What was asked for does not work here; with the step that failed and the remedy.
 pub fn choose(requested: Requested, needs: Needs) -> Outcome<Choice> {
     let search = Search::from_environment();
-    let own = |verdict: &Verdict| own(&search, verdict);
-    choose_from(requested, needs, search.clone(), probe, own)
+    let kernels = Kernels { kvm: &probe, bhyve: &look };
+    let own = |hypervisor, seen: &str| own(&search, hypervisor, seen);
+    choose_from(requested, needs, search.clone(), &kernels, &own)
 }
+
+/// Judges of this host's kernels.
+struct Kernels<'a> {
+    kvm: &'a dyn Fn() -> Verdict,
+    bhyve: &'a dyn Fn() -> Look,
+}
+
+/// Makes a choice of our own monitor on a kernel, of which this was seen.
+type Own<'a> = &'a dyn Fn(Hypervisor, &str) -> Outcome<Choice>;
 
 fn choose_from(
     requested: Requested,
     needs: Needs,
     search: Search,
-    judge: impl FnOnce() -> Verdict,
-    own: impl FnOnce(&Verdict) -> Outcome<Choice>,
+    kernels: &Kernels<'_>,
+    own: Own<'_>,
 ) -> Outcome<Choice> {
+    let judge = kernels.kvm;
     match requested {
-        Requested::Bhyve => Err(Failure::input("the bhyve driver does not run on this host")
-            .fact("needed", "a SmartOS zone that may use bhyve (/dev/vmmctl)")
-            .hint("use `--hypervisor auto`")),
+        Requested::Bhyve => {
+            let found = (kernels.bhyve)().found()?;
+            own(Hypervisor::Bhyve, &found.to_string())
+        }
         Requested::Qemu => match judge() {
             verdict @ Verdict::Usable { .. } => accelerated(search, &verdict, "as asked"),
             verdict => translated(search, &verdict.to_string()),
         },
         Requested::Kvm => match judge() {
-            verdict @ Verdict::Usable { .. } => own(&verdict),
+            verdict @ Verdict::Usable { .. } => own(Hypervisor::Kvm, &verdict.to_string()),
             verdict => Err(Failure::build("KVM cannot be used on this host")
                 .fact("probe", verdict)
                 .hint("use `--hypervisor qemu`: slower, but it runs anywhere")
                 .hint("run `imgforge doctor`")),
         },
         Requested::Auto => match judge() {
-            verdict @ Verdict::Usable { .. } => match suits(needs, || own(&verdict)) {
-                Ok(choice) => Ok(choice),
-                Err(why) => accelerated(search, &verdict, &why),
+            verdict @ Verdict::Usable { .. } => {
+                match suits(needs, || own(Hypervisor::Kvm, &verdict.to_string())) {
+                    Ok(choice) => Ok(choice),
+                    Err(why) => accelerated(search, &verdict, &why),
+                }
+            }
+            verdict => match (kernels.bhyve)() {
+                Look::Usable(found) => {
+                    match suits(needs, || own(Hypervisor::Bhyve, &found.to_string())) {
+                        Ok(choice) => Ok(choice),
+                        Err(why) => translated(search, &format!("bhyve works; {why}")),
+                    }
+                }
+                Look::Unusable(failure) => translated(search, failure.summary()),
+                Look::Absent(_) => translated(search, &verdict.to_string()),
             },
-            verdict => translated(search, &verdict.to_string()),
         },
     }
 }
@@ -139,10 +163,12 @@ fn suits(needs: Needs, own: impl FnOnce() -> Outcome<Choice>) -> Result<Choice, 
 }
 
 /// imgforge itself is the monitor.
-fn own(search: &Search, verdict: &Verdict) -> Outcome<Choice> {
-    let driver = MonitorDriver::new(rom::Search::from_environment(), search.setpriv())?;
+fn own(search: &Search, hypervisor: Hypervisor, seen: &str) -> Outcome<Choice> {
+    let firmware = rom::Search::from_environment();
+    let driver = MonitorDriver::new(hypervisor, firmware, search.setpriv())?;
     driver.check(Firmware::Uefi)?;
-    Ok(Choice { driver: Arc::new(driver), line: format!("kvm by imgforge: {verdict}") })
+    let line = format!("{} by imgforge: {seen}", driver.name());
+    Ok(Choice { driver: Arc::new(driver), line })
 }
 
 fn accelerated(search: Search, verdict: &Verdict, why: &str) -> Outcome<Choice> {
@@ -162,6 +188,7 @@ fn translated(search: Search, why: &str) -> Outcome<Choice> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::vm::hv::bhyve::Found;
 
     fn usable() -> Verdict {
         Verdict::Usable { micros_per_million_rounds: 300.0 }
@@ -182,20 +209,49 @@ mod tests {
         let text = pick(Requested::Kvm, unusable).unwrap_err().to_string();
         assert!(text.contains("step `fwait`") && text.contains("--hypervisor qemu"), "{text}");
         let text = pick(Requested::Bhyve, usable).unwrap_err().to_string();
-        assert!(text.contains("does not run on this host"), "{text}");
+        assert!(text.contains("no zone"), "{text}");
     }
 
-    fn pick(requested: Requested, judge: impl FnOnce() -> Verdict) -> Outcome<Choice> {
+    fn absent() -> Look {
+        Look::Absent(Failure::build("this is no zone with its devices"))
+    }
+
+    fn works() -> Look {
+        Look::Usable(Found { version: 18, memory: None, machines: Vec::new() })
+    }
+
+    fn pick(requested: Requested, judge: impl Fn() -> Verdict) -> Outcome<Choice> {
         let search = Search::from_environment();
-        choose_from(requested, Needs::default(), search, judge, |_| panic!("not ours"))
+        let kernels = Kernels { kvm: &judge, bhyve: &absent };
+        choose_from(requested, Needs::default(), search, &kernels, &|_, _| panic!("not ours"))
+    }
+
+    #[test]
+    fn bhyve_is_taken_where_it_works_and_kvm_does_not() {
+        let own = |hypervisor, seen: &str| {
+            assert_eq!(hypervisor, Hypervisor::Bhyve);
+            let driver = Arc::new(QemuDriver::new(Search::from_environment(), Accel::Tcg)?);
+            Ok(Choice { driver, line: format!("ours: {seen}") })
+        };
+        let kernels = Kernels { kvm: &unusable, bhyve: &works };
+        let pick = |requested, needs| {
+            choose_from(requested, needs, Search::from_environment(), &kernels, &own).unwrap().line
+        };
+        for requested in [Requested::Auto, Requested::Bhyve] {
+            let line = pick(requested, Needs::default());
+            assert_eq!(line, "ours: /dev/vmmctl, interface version 18");
+        }
+        let line = pick(Requested::Auto, Needs { bios: true, qemu_args: false });
+        assert!(line.contains("TCG") && line.ends_with("BIOS firmware"), "{line}");
     }
 
     #[test]
     fn our_own_monitor_is_taken_where_it_can_do_the_job() {
-        let auto = |needs, own: fn(&Verdict) -> Outcome<Choice>| {
-            choose_from(Requested::Auto, needs, Search::from_environment(), usable, own).unwrap()
+        let auto = |needs, own: fn(Hypervisor, &str) -> Outcome<Choice>| {
+            let kernels = Kernels { kvm: &usable, bhyve: &works };
+            choose_from(Requested::Auto, needs, Search::from_environment(), &kernels, &own).unwrap()
         };
-        let ours = |verdict: &Verdict| {
+        let ours = |_: Hypervisor, verdict: &str| {
             let driver = Arc::new(QemuDriver::new(Search::from_environment(), Accel::Kvm)?);
             Ok(Choice { driver, line: format!("ours: {verdict}") })
         };
@@ -205,7 +261,7 @@ mod tests {
         assert!(line.starts_with("kvm by QEMU") && line.ends_with("BIOS firmware"), "{line}");
         let line = auto(Needs { bios: false, qemu_args: true }, ours).line;
         assert!(line.ends_with("arguments for QEMU"), "{line}");
-        let line = auto(Needs::default(), |_| Err(Failure::build("passt is missing"))).line;
+        let line = auto(Needs::default(), |_, _| Err(Failure::build("passt is missing"))).line;
         assert!(line.ends_with("passt is missing"), "{line}");
     }
 
@@ -215,8 +271,9 @@ mod tests {
         (search.path, search.qemu) = ("/nonexistent".into(), None);
         for requested in [Requested::Auto, Requested::Qemu] {
             let search = search.clone();
-            let chosen =
-                choose_from(requested, Needs::default(), search, unusable, |_| panic!("not ours"));
+            let kernels = Kernels { kvm: &unusable, bhyve: &absent };
+            let own = |_: Hypervisor, _: &str| panic!("not ours");
+            let chosen = choose_from(requested, Needs::default(), search, &kernels, &own);
             let text = chosen.unwrap_err().to_string();
             assert!(text.contains("apt-get install qemu-system-x86"), "{text}");
         }

@@ -34,6 +34,7 @@ Usage: cargo xtask VERB
   test [--fast] [--skip NAME]  everything that must pass; --fast leaves out the slow builds
   illumos [check|clippy|link|setup] [CARGO ARGUMENTS]
                                check the code for illumos; check and clippy by default
+  abi                          print what the raw layers of the illumos interface hold
   lab build [--zfs]            make the lab, a machine with a working /dev/kvm
   lab run [OPTIONS] -- CMD     run a command in it
   fuzz NAME [SECONDS]          run a fuzz target of fuzz/targets, a minute by default
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
             ["demo", rest @ ..] => demo::main(rest),
             ["test", rest @ ..] => suite::main(rest),
             ["illumos", rest @ ..] => illumos::main(rest),
+            ["abi"] => process::run(process::cargo().args(["run", "--quiet", "--example", "abi"])),
             ["lab", rest @ ..] => lab::main(rest),
             ["fuzz", rest @ ..] => fuzz::main(rest),
             ["bench", "overhead", rest @ ..] => bench::main(rest),

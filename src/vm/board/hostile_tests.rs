@@ -335,7 +335,7 @@ fn backends(dir: &std::path::Path) -> Backends {
     Backends {
         disk: file("disk", false),
         cd: Some(ScsiCd::new(file("cd", true))),
-        network: Some(([2, 0, 0, 0, 0, 1], Arc::new(Echo::default()))),
+        network: Some(([2, 0, 0, 0, 0, 1], Wire::Cable(Arc::new(Echo::default())))),
         serial: Arc::new(|| Box::new(std::io::sink())),
         variables: Arc::new(Mutex::new(vec![0xff; 0x1_0000])),
     }

@@ -33,7 +33,9 @@ use super::dev::i8042::I8042;
 use super::dev::pci::{Pci, Spaces, bridges};
 use super::dev::pm::PowerManagement;
 use super::dev::reset::ResetRegister;
-use super::dev::virtio::{Block, Disk, Frames, Net, Rng, Scsi, ScsiCd, Transport, VirtioDevice};
+use super::dev::virtio::{
+    Block, Disk, Frames, Net, OffloadedNet, Rng, Scsi, ScsiCd, Transport, VirtioDevice,
+};
 use super::dev::{Request, Requests};
 use super::firmware::acpi;
 use super::firmware::boot_order::BootDevice;
@@ -74,6 +76,15 @@ pub struct Plan {
 /// Takes what a serial port sends. Never blocks for long: a vCPU waits for it.
 pub type Sink = Box<dyn Write + Send>;
 
+/// What a network interface is plugged into.
+#[derive(Clone)]
+pub enum Wire {
+    /// A cable, whose frames this process carries.
+    Cable(Arc<dyn Frames>),
+    /// A link of the host, whose frames the kernel carries.
+    Link(String),
+}
+
 /// What outlives a guest's reset.
 #[derive(Clone)]
 pub struct Backends {
@@ -81,8 +92,8 @@ pub struct Backends {
     pub disk: Arc<dyn Disk>,
     /// The CD drive.
     pub cd: Option<Arc<ScsiCd>>,
-    /// The network: the interface's address and the cable.
-    pub network: Option<([u8; 6], Arc<dyn Frames>)>,
+    /// The network: the interface's address and what it is plugged into.
+    pub network: Option<([u8; 6], Wire)>,
     /// Where the first serial port's bytes go.
     pub serial: Arc<dyn Fn() -> Sink + Send + Sync>,
     /// The firmware's variables.
@@ -132,8 +143,14 @@ impl Board {
         slots.virtio(DISK_SLOT, Arc::clone(&block) as Arc<dyn VirtioDevice>)?;
         boots.push(BootDevice::Block { slot: DISK_SLOT });
         slots.virtio(RNG_SLOT, Rng::new())?;
-        if let Some((mac, cable)) = &backends.network {
-            slots.virtio(NET_SLOT, Net::new(*mac, Arc::clone(cable)))?;
+        match &backends.network {
+            Some((mac, Wire::Cable(cable))) => {
+                slots.virtio(NET_SLOT, Net::new(*mac, Arc::clone(cable)))?;
+            }
+            Some((mac, Wire::Link(link))) => {
+                slots.virtio(NET_SLOT, OffloadedNet::new(*mac, vm.link(link)?))?;
+            }
+            None => {}
         }
         let screen = slots.screen(plan.rom.profile)?;
         buses.ports.insert(0xcf8..0xd00, Arc::new(Mutex::new(slots.pci)))?;

@@ -5,10 +5,17 @@
 //! The hypervisor kernels behind one trait, whose contract is bhyve's: one exit at a time, one
 //! answer for each exit that asks for one, and an access that is not answered comes again.
 
+pub mod abi;
+pub mod bhyve;
 pub mod kvm;
+mod node;
+pub mod viona;
 
+use std::sync::Arc;
+
+use super::dev::virtio::Offload;
 use super::memory::{DeviceMemory, Memory};
-use crate::ui::Outcome;
+use crate::ui::{Failure, Outcome};
 
 /// What a kernel emulates itself. What it does not, the board adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +80,14 @@ pub trait Vm: Send + Sync {
 
     /// Writes a byte of CMOS that firmware reads, where the kernel has the RTC.
     fn write_cmos(&self, index: u8, value: u8);
+
+    /// Takes a link of the host for a network interface of the guest, whose rings the kernel serves.
+    ///
+    /// # Errors
+    /// When there is no such link, it is in use, or this kernel has nothing of the kind.
+    fn link(&self, name: &str) -> Outcome<Arc<dyn Offload>> {
+        Err(Failure::input("this hypervisor serves no links of the host").fact("link", name))
+    }
 
     /// Makes the vCPU return from [`Vcpu::run`] soon with [`VcpuExit::Again`], or not enter it the
     /// next time. From any thread.

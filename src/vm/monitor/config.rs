@@ -24,6 +24,8 @@ const MEMORY_MIB: std::ops::RangeInclusive<u64> = 256..=(1 << 20);
 pub enum Hypervisor {
     /// Linux KVM.
     Kvm,
+    /// The bhyve of illumos.
+    Bhyve,
 }
 
 /// One machine.
@@ -55,6 +57,9 @@ pub struct MonitorConfig {
     /// Where a process waits that takes and gives Ethernet frames; none for a machine without a
     /// network.
     pub network: Option<PathBuf>,
+    /// A link of the host, such as a VNIC, in place of that process; bhyve only.
+    #[serde(default)]
+    pub link: Option<String>,
     /// The address of its network interface.
     pub mac: [u8; 6],
     /// Where the control socket shall be.
@@ -90,6 +95,9 @@ impl MonitorConfig {
         if !(1..=MOST_CPUS).contains(&self.cpus) {
             return wrong("vCPUs", u64::from(self.cpus), "1 to 8");
         }
+        if self.link.is_some() && (self.network.is_some() || self.hypervisor == Hypervisor::Kvm) {
+            return Err(Failure::input("a machine's network is a process or, with bhyve, a link"));
+        }
         if !MEMORY_MIB.contains(&self.memory_mib) {
             return wrong("MiB of memory", self.memory_mib, "256 to 1048576");
         }
@@ -116,6 +124,7 @@ mod tests {
             serial_log: "serial.log".into(),
             log: "monitor.log".into(),
             network: None,
+            link: None,
             mac: [2, 0, 0, 0, 0, 1],
             control: "qmp.sock".into(),
             vnc: "vnc.sock".into(),

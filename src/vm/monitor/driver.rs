@@ -30,27 +30,32 @@ const LOG: &str = "monitor.log";
 /// Runs machines with this program as the monitor.
 #[derive(Debug, Clone)]
 pub struct MonitorDriver {
+    hypervisor: Hypervisor,
     program: PathBuf,
     firmware: Search,
     leash: Option<PathBuf>,
 }
 
 impl MonitorDriver {
-    /// A driver whose monitor is the program that is running. `leash` is `setpriv` where the host
+    /// A driver whose monitor is the program that is running, on that kernel. `leash` is `setpriv` where the host
     /// has it.
     ///
     /// # Errors
     /// When the program does not know where it is, or passt is missing.
-    pub fn new(firmware: Search, leash: Option<PathBuf>) -> Outcome<Self> {
+    pub fn new(hypervisor: Hypervisor, firmware: Search, leash: Option<PathBuf>) -> Outcome<Self> {
         let program = std::env::current_exe().map_err(|error| {
             Failure::build("this program does not know its own file").because(error)
         })?;
         passt::find()?;
-        Ok(Self { program, firmware, leash })
+        Ok(Self { hypervisor, program, firmware, leash })
     }
 
     fn rom(&self) -> Outcome<Rom> {
-        self.firmware.find(&[Profile::Ovmf, Profile::Bhyve])
+        // The kernel's own firmware first.
+        self.firmware.find(match self.hypervisor {
+            Hypervisor::Kvm => &[Profile::Ovmf, Profile::Bhyve],
+            Hypervisor::Bhyve => &[Profile::Bhyve, Profile::Ovmf],
+        })
     }
 
     async fn attempt(&self, spec: &MachineSpec) -> Outcome<ChildMachine> {
@@ -60,9 +65,9 @@ impl MonitorDriver {
         let guest_ports: Vec<u16> =
             spec.forwards.iter().map(|forward| forward.guest_port).collect();
         let network = passt::start(&spec.run_dir, &guest_ports, leash).await?;
-        let config = serde_json::to_vec(&config(spec, &rom, &network)).map_err(|error| {
-            Failure::build("the monitor cannot be told what machine to be").because(error)
-        })?;
+        let config = serde_json::to_vec(&config(self.hypervisor, spec, &rom, &network)).map_err(
+            |error| Failure::build("the monitor cannot be told what machine to be").because(error),
+        )?;
         let arguments = [
             "vmm".to_owned(),
             "--pid-file".to_owned(),
@@ -101,10 +106,15 @@ fn machine(
     })
 }
 
-fn config(spec: &MachineSpec, rom: &Rom, network: &Network) -> MonitorConfig {
+fn config(
+    hypervisor: Hypervisor,
+    spec: &MachineSpec,
+    rom: &Rom,
+    network: &Network,
+) -> MonitorConfig {
     MonitorConfig {
         name: spec.name.clone(),
-        hypervisor: Hypervisor::Kvm,
+        hypervisor,
         cpus: spec.cpus,
         memory_mib: spec.memory_mib,
         firmware: rom.path.clone(),
@@ -115,6 +125,7 @@ fn config(spec: &MachineSpec, rom: &Rom, network: &Network) -> MonitorConfig {
         serial_log: spec.serial_log.clone(),
         log: spec.serial_log.with_file_name(LOG),
         network: Some(network.socket.clone()),
+        link: None,
         mac: MAC,
         control: spec.run_dir.join(QMP_SOCKET),
         vnc: spec.run_dir.join(VNC_SOCKET),
@@ -134,7 +145,10 @@ async fn not_started(process: &Process, error: QmpError) -> Failure {
 #[async_trait]
 impl Driver for MonitorDriver {
     fn name(&self) -> &'static str {
-        "kvm"
+        match self.hypervisor {
+            Hypervisor::Kvm => "kvm",
+            Hypervisor::Bhyve => "bhyve",
+        }
     }
 
     fn monitor_program(&self) -> &str {

@@ -18,11 +18,11 @@ use super::log;
 use super::machine::{Machine, MakeVm, Stop};
 use super::sandbox;
 use crate::ui::{Failure, Outcome};
-use crate::vm::board::{Backends, Plan, Sink};
+use crate::vm::board::{Backends, Plan, Sink, Wire};
 use crate::vm::cable::StreamCable;
 use crate::vm::dev::virtio::{Disk, Frames, RawFile, ScsiCd};
 use crate::vm::firmware::rom::Rom;
-use crate::vm::hv::kvm;
+use crate::vm::hv::{bhyve, kvm};
 use crate::vm::vnc::{Place, VncServer};
 
 /// Is the machine that `config` describes, until it ends. The guest runs when the control socket
@@ -65,10 +65,12 @@ fn assemble(config: &MonitorConfig) -> Outcome<Arc<Machine>> {
         Some(path) => Some(ScsiCd::new(Arc::new(RawFile::open(path, true)?) as Arc<dyn Disk>)),
         None => None,
     };
-    let network = match &config.network {
-        Some(path) => Some((config.mac, StreamCable::connect(path)? as Arc<dyn Frames>)),
-        None => None,
+    let wire = match (&config.link, &config.network) {
+        (Some(link), _) => Some(Wire::Link(link.clone())),
+        (None, Some(path)) => Some(Wire::Cable(StreamCable::connect(path)? as Arc<dyn Frames>)),
+        (None, None) => None,
     };
+    let network = wire.map(|wire| (config.mac, wire));
     let serial = serial_log(&config.serial_log)?;
     let backends = Backends { disk: Arc::new(disk), cd, network, serial, variables };
     Machine::new(plan, backends, hypervisor(config))
@@ -78,6 +80,7 @@ fn hypervisor(config: &MonitorConfig) -> MakeVm {
     let (memory, cpus) = (config.memory_mib << 20, config.cpus);
     match config.hypervisor {
         Hypervisor::Kvm => Box::new(move || kvm::create(memory, cpus)),
+        Hypervisor::Bhyve => Box::new(move || bhyve::create(memory, cpus)),
     }
 }
 

@@ -46,6 +46,12 @@ impl Bar {
         Self { size, is_port: true, ..Self::registers(16, device) }
     }
 
+    /// Tells `place` where the registers are, too, each time that they move.
+    #[must_use]
+    pub fn followed_by(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
+    }
+
     /// Memory, prefetchable, that `place` maps. Accesses that come here before the mapping took
     /// effect read all ones.
     pub fn memory(size: u32, place: Place) -> Self {

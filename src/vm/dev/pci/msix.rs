@@ -4,7 +4,7 @@
 
 //! MSI-X: the vectors of a function, their masks and pending bits.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::vm::bus::BusDevice;
 use crate::vm::dev::{MsiSink, lanes};
@@ -21,6 +21,7 @@ pub struct Msix {
     sink: Arc<dyn MsiSink>,
     vectors: u16,
     state: Mutex<State>,
+    on_change: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 struct State {
@@ -35,7 +36,7 @@ impl Msix {
     pub fn new(vectors: u16, sink: Arc<dyn MsiSink>) -> Arc<Self> {
         let vectors = vectors.clamp(1, MAX_VECTORS);
         let state = Mutex::new(State::new(vectors));
-        Arc::new(Self { sink, vectors, state })
+        Arc::new(Self { sink, vectors, state, on_change: OnceLock::new() })
     }
 
     /// How many vectors there are.
@@ -56,6 +57,30 @@ impl Msix {
     /// All vectors masked, nothing pending, disabled.
     pub fn reset(&self) {
         *self.state() = State::new(self.vectors);
+        self.changed();
+    }
+
+    /// What a vector sends, as address and data: nothing while it is masked or MSI-X is disabled.
+    /// For one who delivers messages in our place.
+    pub fn message(&self, vector: u16) -> Option<(u64, u32)> {
+        let state = self.state();
+        let is_free = state.control & (ENABLE | MASK) == ENABLE && vector < self.vectors;
+        let (address, data, is_masked) = state.entry(usize::from(vector));
+        (is_free && !is_masked && address >> 20 == 0xfee).then_some((address, data))
+    }
+
+    /// Calls `hook` whenever [`Msix::message`] may answer otherwise than before. The first hook
+    /// stays.
+    pub fn on_change(&self, hook: impl Fn() + Send + Sync + 'static) {
+        if self.on_change.set(Box::new(hook)).is_err() {
+            tracing::debug!("the vectors of a function are watched already");
+        }
+    }
+
+    fn changed(&self) {
+        if let Some(hook) = self.on_change.get() {
+            hook();
+        }
     }
 
     /// The message control word that the guest wrote.
@@ -69,6 +94,8 @@ impl Msix {
             state.pending = 0;
         }
         state.fire(&*self.sink);
+        drop(state);
+        self.changed();
     }
 
     /// The capability's bytes behind the link.
@@ -91,6 +118,14 @@ impl State {
         Self { control: 0, table: masked.repeat(usize::from(vectors)), pending: 0 }
     }
 
+    /// Address, data and mask of a vector.
+    fn entry(&self, vector: usize) -> (u64, u32, bool) {
+        let entry = self.table.get(ENTRY * vector..).unwrap_or_default();
+        let [address, data, control] =
+            [0..8, 8..12, 12..16].map(|field| lanes::number(entry.get(field).unwrap_or_default()));
+        (address, data as u32, control & 1 != 0)
+    }
+
     /// Sends what is pending and not masked.
     fn fire(&mut self, sink: &dyn MsiSink) {
         if self.control & (ENABLE | MASK) != ENABLE {
@@ -100,16 +135,14 @@ impl State {
         while left != 0 {
             let vector = left.trailing_zeros() as usize;
             left &= left - 1;
-            let entry = self.table.get(ENTRY * vector..).unwrap_or_default();
-            let [address, data, control] = [0..8, 8..12, 12..16]
-                .map(|field| lanes::number(entry.get(field).unwrap_or_default()));
-            if control & 1 != 0 {
+            let (address, data, is_masked) = self.entry(vector);
+            if is_masked {
                 continue;
             }
             self.pending &= !(1 << vector);
             // Anything else is no message to a local APIC.
             if address >> 20 == 0xfee {
-                sink.send(address, data as u32);
+                sink.send(address, data);
             }
         }
     }
@@ -142,5 +175,7 @@ impl BusDevice for MsixPage {
             }
         }
         state.fire(&*self.0.sink);
+        drop(state);
+        self.0.changed();
     }
 }

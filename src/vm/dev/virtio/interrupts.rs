@@ -49,6 +49,11 @@ impl Interrupts {
         }
     }
 
+    /// The message that a ring's interrupt is at present.
+    pub(super) fn message(&self, queue: usize) -> Option<(u64, u32)> {
+        self.msix.message(self.vector(Some(queue)))
+    }
+
     /// Buffers were used.
     pub(super) fn ring(&self, queue: usize) {
         self.status.fetch_or(1, Ordering::SeqCst);

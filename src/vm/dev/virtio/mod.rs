@@ -15,6 +15,8 @@ mod interrupts;
 #[cfg(test)]
 mod mock;
 mod net;
+mod net_offload;
+mod offload;
 mod ring;
 mod rng;
 mod scsi;
@@ -29,6 +31,8 @@ pub use block::{Block, BlockStats};
 pub use block_file::RawFile;
 pub use disk::Disk;
 pub use net::{Frames, Net};
+pub use net_offload::OffloadedNet;
+pub use offload::{Message, Offload, Signal};
 pub use ring::{BadBuffer, Buffers, Chain, Ring};
 pub use rng::Rng;
 pub use scsi::Scsi;
@@ -87,6 +91,11 @@ pub trait VirtioDevice: Send + Sync {
     /// Works on ring `queue` until it is empty or told to stop. Called on the device's own thread
     /// when the driver, or the device's own [`Wake`], asks for it.
     fn serve(&self, queue: usize, ring: &mut Ring);
+
+    /// Who serves the rings in place of [`VirtioDevice::serve`]; nobody, usually.
+    fn offload(&self) -> Option<Arc<dyn Offload>> {
+        None
+    }
 
     /// Takes the means to be served when something arrives from outside. Called once.
     fn set_wake(&self, _wake: Wake) {}

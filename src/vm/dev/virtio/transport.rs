@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::interrupts::Interrupts;
 use super::ring::queue;
 use super::worker::Worker;
-use super::{Ring, VirtioDevice};
+use super::{Offload, Ring, VirtioDevice};
 use crate::ui::Outcome;
 use crate::vm::bus::BusDevice;
 use crate::vm::dev::pci::{Bar, Function, Identity, Msix, MsixPage, Spaces};
@@ -38,6 +38,8 @@ pub struct Transport {
     memory: Memory,
     interrupts: Arc<Interrupts>,
     worker: Worker,
+    /// Who serves the rings, when it is not the worker.
+    offload: Option<Arc<dyn Offload>>,
     offered: u64,
     accepted: u64,
     device_select: u32,
@@ -78,13 +80,21 @@ impl Transport {
         let msix = Msix::new(queues.len() as u16 + 1, sink);
         let worker = Worker::new(&format!("virtio-{kind:?}").to_lowercase(), Arc::clone(&device))?;
         device.set_wake(worker.wake());
+        let interrupts = Interrupts::new(Arc::clone(&msix), queues.len());
+        let offload = device.offload();
+        if let Some(offload) = &offload {
+            connect(offload, &msix, &interrupts, queues.len());
+        }
+        // What our own rings can do.
+        let own = if offload.is_some() { 0 } else { INDIRECT_DESC | EVENT_IDX };
         let transport = Arc::new(Mutex::new(Self {
-            interrupts: Interrupts::new(Arc::clone(&msix), queues.len()),
-            offered: device.features() | INDIRECT_DESC | EVENT_IDX | VERSION_1,
+            interrupts,
+            offered: device.features() | own | VERSION_1,
             queues: queues.into_iter().map(QueueRegisters::new).collect(),
             device,
             memory,
             worker,
+            offload: offload.clone(),
             accepted: 0,
             device_select: 0,
             driver_select: 0,
@@ -99,8 +109,15 @@ impl Transport {
             subsystem: (0x1af4, 0x1100),
         };
         let registers: Arc<Mutex<Self>> = Arc::clone(&transport);
+        let mut bar = Bar::registers(4 * REGION as u32, registers);
+        if let Some(offload) = offload {
+            let bytes = NOTIFY_MULTIPLIER * u32::from(msix.vectors() - 1);
+            bar = bar.followed_by(Arc::new(move |address: Option<u64>| {
+                offload.place(address.map(|base| base + 3 * REGION), bytes);
+            }));
+        }
         Ok(Function::new(&identity, spaces)
-            .bar(0, Bar::registers(4 * REGION as u32, registers))
+            .bar(0, bar)
             .bar(1, Bar::registers(4096, Arc::new(Mutex::new(MsixPage(Arc::clone(&msix))))))
             .capability(9, &location(1, 0, 0x38, None))
             .capability(9, &location(2, 3, REGION as u32, Some(NOTIFY_MULTIPLIER)))
@@ -115,6 +132,9 @@ impl Transport {
     /// As after power-on, with nothing in flight.
     fn reset(&mut self) {
         self.worker.detach();
+        if let Some(offload) = &self.offload {
+            offload.reset();
+        }
         self.interrupts.reset();
         self.device.reset();
         self.accepted = 0;
@@ -149,17 +169,36 @@ impl Transport {
             let (kind, features) = (self.device.kind(), self.accepted);
             tracing::debug!("{kind:?}: a driver with features {features:#x} and {rings} rings");
             self.device.activate(self.accepted);
+            if let Some(offload) = &self.offload
+                && !offload.set_features(self.accepted)
+            {
+                return self.interrupts.break_down();
+            }
             let enabled = self.queues.iter().enumerate().filter(|(_, queue)| queue.is_enabled);
             self.attach(&enabled.map(|(index, queue)| (index, *queue)).collect::<Vec<_>>());
         }
     }
 
     fn attach(&self, queues: &[(usize, QueueRegisters)]) {
+        if let Some(offload) = &self.offload {
+            return self.hand_over(offload.as_ref(), queues);
+        }
         let rings: Option<Vec<_>> =
             queues.iter().map(|(index, queue)| Some((*index, self.ring(*index, queue)?))).collect();
         match rings {
             Some(rings) => self.worker.attach(rings),
             None => self.interrupts.break_down(),
+        }
+    }
+
+    /// The same for rings that somebody else serves.
+    fn hand_over(&self, offload: &dyn Offload, queues: &[(usize, QueueRegisters)]) {
+        for (index, queue) in queues {
+            let is_taken = offload.attach(*index as u16, queue.size, queue.addresses);
+            if !is_taken {
+                return self.interrupts.break_down();
+            }
+            offload.set_message(*index as u16, &|| self.interrupts.message(*index));
         }
     }
 
@@ -218,7 +257,11 @@ impl Transport {
             (0x14, 1) => self.set_status(value as u8),
             (0x16, 2) => self.queue_select = value as u16,
             (0x1a, 2) => {
-                self.interrupts.set_vector(Some(usize::from(self.queue_select)), value as u16);
+                let queue = usize::from(self.queue_select);
+                self.interrupts.set_vector(Some(queue), value as u16);
+                if let Some(offload) = &self.offload {
+                    offload.set_message(self.queue_select, &|| self.interrupts.message(queue));
+                }
             }
             (0x18 | 0x1c, 2) | (0x20..0x38, 4 | 8) => self.write_queue(offset, data),
             _ => {}
@@ -255,6 +298,31 @@ impl Transport {
     }
 }
 
+/// Tells the one who serves the rings where their interrupts go, and takes those that it cannot
+/// deliver itself.
+fn connect(
+    offload: &Arc<dyn Offload>,
+    msix: &Arc<Msix>,
+    interrupts: &Arc<Interrupts>,
+    queues: usize,
+) {
+    let of_messages = (Arc::downgrade(interrupts), Arc::downgrade(offload));
+    msix.on_change(move || {
+        let (interrupts, offload) = &of_messages;
+        if let (Some(interrupts), Some(offload)) = (interrupts.upgrade(), offload.upgrade()) {
+            for queue in 0..queues {
+                offload.set_message(queue as u16, &|| interrupts.message(queue));
+            }
+        }
+    });
+    let interrupts = Arc::downgrade(interrupts);
+    offload.set_signal(Box::new(move |queue| {
+        if let Some(interrupts) = interrupts.upgrade() {
+            interrupts.ring(usize::from(queue));
+        }
+    }));
+}
+
 /// A vendor capability: where in BAR 0 a structure is.
 fn location(kind: u8, page: u32, length: u32, multiplier: Option<u32>) -> Vec<u8> {
     let size = if multiplier.is_some() { 20 } else { 16 };
@@ -283,8 +351,10 @@ impl BusDevice for Transport {
             2 => self.device.write_config(at, data),
             3 => {
                 let queue = (at / u64::from(NOTIFY_MULTIPLIER)) as usize;
-                if queue < self.queues.len() {
-                    self.worker.notify(queue);
+                match &self.offload {
+                    _ if queue >= self.queues.len() => {}
+                    Some(offload) => offload.notify(queue as u16),
+                    None => self.worker.notify(queue),
                 }
             }
             _ => {}

@@ -1,0 +1,227 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! Numbers of calls and their constants.
+
+use crate::vm::hv::abi::{constants, enumerations};
+
+constants! {
+    CONSTANTS;
+    // On the control node.
+    VMM_CREATE_VM = 0x56_4d01,
+    VMM_DESTROY_VM = 0x56_4d02,
+    VMM_VM_SUPPORTED = 0x56_4d03,
+    VMM_INTERFACE_VERSION = 0x56_4d04,
+    VMM_RESV_QUERY = 0x56_4d10,
+    // On an instance, for one vCPU.
+    VM_RUN = 0x76_7001,
+    VM_SET_REGISTER = 0x76_7002,
+    VM_GET_REGISTER = 0x76_7003,
+    VM_SET_SEGMENT_DESCRIPTOR = 0x76_7004,
+    VM_GET_SEGMENT_DESCRIPTOR = 0x76_7005,
+    VM_SET_REGISTER_SET = 0x76_7006,
+    VM_GET_REGISTER_SET = 0x76_7007,
+    VM_INJECT_EXCEPTION = 0x76_7008,
+    VM_SET_CAPABILITY = 0x76_7009,
+    VM_GET_CAPABILITY = 0x76_700a,
+    VM_SET_X2APIC_STATE = 0x76_700d,
+    VM_GLA2GPA_NOFAULT = 0x76_700f,
+    VM_ACTIVATE_CPU = 0x76_7010,
+    VM_RESET_CPU = 0x76_7016,
+    VM_GET_RUN_STATE = 0x76_7017,
+    VM_SET_RUN_STATE = 0x76_7018,
+    VM_GET_CPUID = 0x76_701b,
+    VM_SET_CPUID = 0x76_701c,
+    VM_LEGACY_CPUID = 0x76_701d,
+    // On an instance, under its write lock.
+    VM_REINIT = 0x76_6c01,
+    VM_ALLOC_MEMSEG = 0x76_6c05,
+    VM_MMAP_MEMSEG = 0x76_6c06,
+    VM_PMTMR_LOCATE = 0x76_6c07,
+    VM_MUNMAP_MEMSEG = 0x76_6c08,
+    VM_PAUSE = 0x76_6c0a,
+    VM_RESUME = 0x76_6c0b,
+    VM_WRLOCK_CYCLE = 0x76_6cff,
+    // On an instance.
+    VM_GET_MEMSEG = 0x76_6d02,
+    VM_MMAP_GETNEXT = 0x76_6d03,
+    VM_LAPIC_MSI = 0x76_6d06,
+    VM_IOAPIC_ASSERT_IRQ = 0x76_6d07,
+    VM_IOAPIC_DEASSERT_IRQ = 0x76_6d08,
+    VM_IOAPIC_PULSE_IRQ = 0x76_6d09,
+    VM_ISA_ASSERT_IRQ = 0x76_6d0a,
+    VM_ISA_DEASSERT_IRQ = 0x76_6d0b,
+    VM_ISA_PULSE_IRQ = 0x76_6d0c,
+    VM_ISA_SET_IRQ_TRIGGER = 0x76_6d0d,
+    VM_RTC_WRITE = 0x76_6d0e,
+    VM_RTC_READ = 0x76_6d0f,
+    VM_RTC_SETTIME = 0x76_6d10,
+    VM_RTC_GETTIME = 0x76_6d11,
+    VM_SUSPEND = 0x76_6d12,
+    VM_IOAPIC_PINCOUNT = 0x76_6d13,
+    VM_GET_HPET_CAPABILITIES = 0x76_6d15,
+    VM_STATS_IOC = 0x76_6d16,
+    VM_STAT_DESC = 0x76_6d17,
+    VM_INJECT_NMI = 0x76_6d18,
+    VM_GET_X2APIC_STATE = 0x76_6d19,
+    VM_SET_TOPOLOGY = 0x76_6d1a,
+    VM_GET_TOPOLOGY = 0x76_6d1b,
+    VM_GET_CPUS = 0x76_6d1c,
+    VM_SUSPEND_CPU = 0x76_6d1d,
+    VM_RESUME_CPU = 0x76_6d1e,
+    VM_SET_AUTODESTRUCT = 0x76_6d24,
+    VM_DESTROY_SELF = 0x76_6d25,
+    VM_DESTROY_PENDING = 0x76_6d26,
+    VM_VCPU_BARRIER = 0x76_6d27,
+    VM_DEVMEM_GETOFFSET = 0x76_6dff,
+    // Flags.
+    VCF_RESERVOIR_MEM = 1,
+    VCF_TRACK_DIRTY = 2,
+    VCE_FLAG_MATCH_INDEX = 1,
+    VCC_FLAG_LEGACY_HANDLING = 1,
+    VCC_FLAG_INTEL_FALLBACK = 2,
+    VM_MEMMAP_F_WIRED = 1,
+    VM_MEMMAP_F_IOMMU = 2,
+    VM_ACTIVE_CPUS = 0,
+    VM_DEBUG_CPUS = 2,
+}
+
+enumerations! {
+    ENUMERATIONS;
+    vm_reg_name {
+        VM_REG_GUEST_RAX = 0,
+        VM_REG_GUEST_RBX = 1,
+        VM_REG_GUEST_RCX = 2,
+        VM_REG_GUEST_RDX = 3,
+        VM_REG_GUEST_RSI = 4,
+        VM_REG_GUEST_RDI = 5,
+        VM_REG_GUEST_RBP = 6,
+        VM_REG_GUEST_R8 = 7,
+        VM_REG_GUEST_R9 = 8,
+        VM_REG_GUEST_R10 = 9,
+        VM_REG_GUEST_R11 = 10,
+        VM_REG_GUEST_R12 = 11,
+        VM_REG_GUEST_R13 = 12,
+        VM_REG_GUEST_R14 = 13,
+        VM_REG_GUEST_R15 = 14,
+        VM_REG_GUEST_CR0 = 15,
+        VM_REG_GUEST_CR3 = 16,
+        VM_REG_GUEST_CR4 = 17,
+        VM_REG_GUEST_DR7 = 18,
+        VM_REG_GUEST_RSP = 19,
+        VM_REG_GUEST_RIP = 20,
+        VM_REG_GUEST_RFLAGS = 21,
+        VM_REG_GUEST_ES = 22,
+        VM_REG_GUEST_CS = 23,
+        VM_REG_GUEST_SS = 24,
+        VM_REG_GUEST_DS = 25,
+        VM_REG_GUEST_FS = 26,
+        VM_REG_GUEST_GS = 27,
+        VM_REG_GUEST_LDTR = 28,
+        VM_REG_GUEST_TR = 29,
+        VM_REG_GUEST_IDTR = 30,
+        VM_REG_GUEST_GDTR = 31,
+        VM_REG_GUEST_EFER = 32,
+        VM_REG_GUEST_CR2 = 33,
+        VM_REG_GUEST_PDPTE0 = 34,
+        VM_REG_GUEST_PDPTE1 = 35,
+        VM_REG_GUEST_PDPTE2 = 36,
+        VM_REG_GUEST_PDPTE3 = 37,
+        VM_REG_GUEST_INTR_SHADOW = 38,
+        VM_REG_GUEST_DR0 = 39,
+        VM_REG_GUEST_DR1 = 40,
+        VM_REG_GUEST_DR2 = 41,
+        VM_REG_GUEST_DR3 = 42,
+        VM_REG_GUEST_DR6 = 43,
+        VM_REG_GUEST_ENTRY_INST_LENGTH = 44,
+        VM_REG_GUEST_XCR0 = 45,
+    }
+    vm_exitcode {
+        VM_EXITCODE_INOUT = 0,
+        VM_EXITCODE_VMX = 1,
+        VM_EXITCODE_BOGUS = 2,
+        VM_EXITCODE_RDMSR = 3,
+        VM_EXITCODE_WRMSR = 4,
+        VM_EXITCODE_HLT = 5,
+        VM_EXITCODE_MTRAP = 6,
+        VM_EXITCODE_PAUSE = 7,
+        VM_EXITCODE_PAGING = 8,
+        VM_EXITCODE_INST_EMUL = 9,
+        VM_EXITCODE_RUN_STATE = 10,
+        VM_EXITCODE_MMIO_EMUL = 11,
+        VM_EXITCODE_DEPRECATED = 12,
+        VM_EXITCODE_IOAPIC_EOI = 13,
+        VM_EXITCODE_SUSPENDED = 14,
+        VM_EXITCODE_MMIO = 15,
+        VM_EXITCODE_TASK_SWITCH = 16,
+        VM_EXITCODE_MONITOR = 17,
+        VM_EXITCODE_MWAIT = 18,
+        VM_EXITCODE_SVM = 19,
+        VM_EXITCODE_DEPRECATED2 = 20,
+        VM_EXITCODE_DEBUG = 21,
+        VM_EXITCODE_VMINSN = 22,
+        VM_EXITCODE_BPT = 23,
+        VM_EXITCODE_HT = 24,
+    }
+    vm_entry_cmds {
+        VEC_DEFAULT = 0,
+        VEC_DISCARD_INSTR = 1,
+        VEC_FULFILL_MMIO = 2,
+        VEC_FULFILL_INOUT = 3,
+        VEC_FLAG_EXIT_CONSISTENT = 0x8000_0000,
+    }
+    vm_suspend_how {
+        VM_SUSPEND_NONE = 0,
+        VM_SUSPEND_RESET = 1,
+        VM_SUSPEND_POWEROFF = 2,
+        VM_SUSPEND_HALT = 3,
+        VM_SUSPEND_TRIPLEFAULT = 4,
+        VM_SUSPEND_LAST = 5,
+    }
+    vm_cap_type {
+        VM_CAP_HALT_EXIT = 0,
+        VM_CAP_MTRAP_EXIT = 1,
+        VM_CAP_PAUSE_EXIT = 2,
+        VM_CAP_ENABLE_INVPCID = 3,
+        VM_CAP_BPT_EXIT = 4,
+        VM_CAP_MAX = 5,
+    }
+    vcpu_run_state {
+        VRS_HALT = 0,
+        VRS_INIT = 1,
+        VRS_RUN = 2,
+        VRS_PEND_INIT = 0x4000,
+        VRS_PEND_SIPI = 0x8000,
+    }
+    vcpu_reset_kind {
+        VRK_RESET = 0,
+        VRK_INIT = 1,
+    }
+    x2apic_state {
+        X2APIC_DISABLED = 0,
+        X2APIC_ENABLED = 1,
+        X2APIC_STATE_LAST = 2,
+    }
+    vm_intr_trigger {
+        EDGE_TRIGGER = 0,
+        LEVEL_TRIGGER = 1,
+    }
+    inout_flags {
+        INOUT_IN = 1,
+        INOUT_STR = 2,
+        INOUT_REP = 4,
+    }
+    vm_cpu_mode {
+        CPU_MODE_REAL = 0,
+        CPU_MODE_PROTECTED = 1,
+        CPU_MODE_COMPATIBILITY = 2,
+        CPU_MODE_64BIT = 3,
+    }
+    vm_paging_mode {
+        PAGING_MODE_FLAT = 0,
+        PAGING_MODE_32 = 1,
+        PAGING_MODE_PAE = 2,
+        PAGING_MODE_64 = 3,
+    }
+}

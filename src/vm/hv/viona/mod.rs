@@ -1,0 +1,241 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! viona, the kernel's half of a virtio network interface on illumos: it moves frames between two
+//! rings of the guest and a link such as a VNIC, while this process keeps the registers.
+//!
+//! The rings must be those of a modern device (VIRTIO 1.x), which viona serves from version 6 on.
+
+pub(super) mod abi;
+mod handle;
+mod links;
+mod poll;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use self::handle::Nic;
+use self::links::LinkError;
+use self::poll::Poller;
+use super::bhyve::Instance;
+use super::node::is;
+use crate::ui::{Failure, Outcome};
+use crate::vm::dev::virtio::{Message, Offload, Signal};
+
+/// The first version with rings of a modern device.
+const MODERN: u32 = 6;
+/// The first version that tells the MTU.
+const WITH_MTU: u32 = 4;
+/// The newest version whose calls are known.
+const NEWEST: u32 = 7;
+const USUAL_MTU: u16 = 1500;
+const RINGS: u16 = 2;
+/// How long the kernel may take to let go of frames that a network card still holds.
+const LETTING_GO: Duration = Duration::from_secs(5);
+
+/// A link that is attached to a virtual machine.
+pub(super) struct Viona {
+    nic: Arc<Nic>,
+    link: String,
+    mtu: u16,
+    state: Mutex<State>,
+    poller: Mutex<Option<Poller>>,
+    kicks: AtomicU64,
+    /// The link holds the machine, so the machine must not end before it.
+    _instance: Arc<Instance>,
+}
+
+#[derive(Default)]
+struct State {
+    attached: [bool; RINGS as usize],
+    messages: [Option<Message>; RINGS as usize],
+    has_hook: bool,
+}
+
+impl Viona {
+    /// Takes a link for a machine.
+    ///
+    /// # Errors
+    /// When there is no such link, it is in use, or the platform is too old.
+    pub(super) fn attach(instance: &Arc<Instance>, link: &str) -> Outcome<Arc<Self>> {
+        let id = links::id(link).map_err(|error| no_link(link, &error))?;
+        let nic = Nic::open().map_err(|error| {
+            failed("viona is not there, the network in the kernel", link, error).hint(
+                "have the operator add the device `viona` to this zone; see `imgforge doctor`",
+            )
+        })?;
+        let version = nic.version().map_err(|error| failed("viona has no version", link, error))?;
+        if version < MODERN {
+            return Err(Failure::build(
+                "this platform's viona is too old for the machine's network",
+            )
+            .fact("version", format!("{version}, needed {MODERN}"))
+            .fact("link", link)
+            .hint("boot a platform image of 2026 or later"));
+        }
+        if version > NEWEST {
+            tracing::warn!("viona has version {version}; versions up to {NEWEST} are known");
+        }
+        nic.attach(id, instance.descriptor()).map_err(|error| not_attached(link, error))?;
+        let mtu = if version >= WITH_MTU { nic.mtu().ok() } else { None };
+        Ok(Arc::new(Self {
+            nic: Arc::new(nic),
+            link: link.to_owned(),
+            mtu: mtu.unwrap_or(USUAL_MTU),
+            state: Mutex::default(),
+            poller: Mutex::new(None),
+            kicks: AtomicU64::new(0),
+            _instance: Arc::clone(instance),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn failed(what: &str, link: &str, error: std::io::Error) -> Failure {
+    Failure::build(what).fact("device", "/dev/viona").fact("link", link).because(error)
+}
+
+fn no_link(link: &str, error: &LinkError) -> Failure {
+    let failure = Failure::input("the machine's link is not there").fact("link", link);
+    match error {
+        LinkError::Missing(status) => failure
+            .because(format!("libdladm does not know it in this zone (status {status})"))
+            .hint("`dladm show-vnic` lists those of this zone")
+            .hint(format!("in the global zone: `dladm create-vnic -l LINK {link}`")),
+        LinkError::NoLibrary(why) => {
+            failure.because(why.clone()).hint("links of this kind exist on illumos only")
+        }
+        LinkError::NoDoor(status) => failure
+            .because(format!("libdladm cannot be opened (status {status})"))
+            .hint("have the operator add the device `dld` to this zone"),
+    }
+}
+
+fn not_attached(link: &str, error: std::io::Error) -> Failure {
+    let hint = match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => {
+            "something else uses the link: take its address off it with `ipadm delete-if`, or stop \
+             the other virtual machine"
+        }
+        Some(libc::EIO) => "the zone needs an IP stack of its own: `set ip-type=exclusive`",
+        _ => "use a VNIC: `dladm create-vnic`",
+    };
+    failed("viona does not take the link", link, error).hint(hint)
+}
+
+impl Offload for Viona {
+    fn features(&self) -> u64 {
+        self.nic.features().unwrap_or_else(|error| {
+            tracing::warn!("viona does not say its features: {error}");
+            0
+        })
+    }
+
+    fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    fn set_features(&self, accepted: u64) -> bool {
+        report("features", self.nic.set_features(accepted))
+    }
+
+    fn attach(&self, queue: u16, size: u16, addresses: [u64; 3]) -> bool {
+        if queue >= RINGS {
+            return false;
+        }
+        // It must be unused; a driver that is loaded anew has used it.
+        let is_taken = report("ring reset", self.nic.reset_ring(queue))
+            && report("ring", self.nic.init_ring(queue, size, addresses));
+        let mut state = self.state();
+        let place = usize::from(queue);
+        if let Some(attached) = state.attached.get_mut(place) {
+            *attached = is_taken;
+        }
+        // The kernel has forgotten where the interrupt goes.
+        if let Some(message) = state.messages.get_mut(place) {
+            *message = None;
+        }
+        is_taken
+    }
+
+    fn notify(&self, queue: u16) {
+        self.kicks.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.nic.kick(queue)
+            && !is(&error, libc::EBUSY)
+        {
+            tracing::debug!("viona is not told of ring {queue}: {error}");
+        }
+    }
+
+    fn set_message(&self, queue: u16, current: &dyn Fn() -> Option<Message>) {
+        let mut state = self.state();
+        let place = usize::from(queue);
+        let is_attached = state.attached.get(place).copied().unwrap_or_default();
+        let Some(known) = state.messages.get_mut(place) else { return };
+        let message = current();
+        if is_attached && *known != message && report("message", self.nic.set_msi(queue, message)) {
+            *known = message;
+        }
+    }
+
+    fn set_signal(&self, signal: Signal) {
+        match Poller::start(Arc::clone(&self.nic), RINGS, signal) {
+            Ok(poller) => {
+                *self.poller.lock().unwrap_or_else(PoisonError::into_inner) = Some(poller);
+            }
+            Err(error) => tracing::warn!("no thread for viona's interrupts: {error}"),
+        }
+    }
+
+    fn place(&self, address: Option<u64>, bytes: u32) {
+        let mut state = self.state();
+        if state.has_hook || address.is_some() {
+            // It saves an exit for each notification; without it all works.
+            state.has_hook = report("hook", self.nic.set_hook(address, bytes)) && address.is_some();
+        }
+    }
+
+    fn reset(&self) {
+        let mut state = self.state();
+        for queue in 0..RINGS {
+            report("ring reset", self.nic.reset_ring(queue));
+        }
+        report("features", self.nic.set_features(0));
+        (state.attached, state.messages) = Default::default();
+    }
+}
+
+fn report(what: &str, result: std::io::Result<()>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::debug!("viona, {what}: {error}");
+            false
+        }
+    }
+}
+
+impl Drop for Viona {
+    fn drop(&mut self) {
+        let kicks = self.kicks.load(Ordering::Relaxed);
+        tracing::debug!("network: {} had {kicks} notifications that were exits", self.link);
+        drop(self.poller.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // The kernel waits for frames that a network card still holds, perhaps for ever.
+        let nic = Arc::clone(&self.nic);
+        let (sender, done) = std::sync::mpsc::channel();
+        let spawned = std::thread::Builder::new().name("viona-delete".into()).spawn(move || {
+            let deleted = nic.delete();
+            drop(nic);
+            let _ = sender.send(deleted);
+        });
+        let is_over = spawned.is_ok() && done.recv_timeout(LETTING_GO).is_ok();
+        if !is_over {
+            tracing::warn!("the link {} is not let go by the kernel yet", self.link);
+        }
+    }
+}
