@@ -116,7 +116,7 @@ checked_opens!(__open_2 => open, __open64_2 => open);
 
 /// Does `close` to a descriptor of that number, and what follows from it when it was ours.
 fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
-    let is_ours = ACTIVE.load(Ordering::Relaxed) && zone::node(fd).is_some();
+    let is_ours = ACTIVE.load(Ordering::Relaxed) && !zone::is_inside() && zone::node(fd).is_some();
     let result = close();
     if is_ours {
         let error = crate::errno();

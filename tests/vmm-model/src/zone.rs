@@ -8,6 +8,7 @@
 //! `flock`, which belongs to the open file description: copies by `dup` and `fork` keep it, the
 //! last close and the end of a process drop it. So anyone can ask whether a machine is still held.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -53,8 +54,26 @@ pub(crate) struct Guard {
     _file: Option<File>,
 }
 
+thread_local! {
+    /// This thread holds the zone, so that what it closes is the model's own.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the descriptors that this thread handles are the model's own.
+pub(crate) fn is_inside() -> bool {
+    INSIDE.try_with(Cell::get).unwrap_or(false)
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self._file = None;
+        let _ = INSIDE.try_with(|inside| inside.set(false));
+    }
+}
+
 /// Locks the zone against every process.
 pub(crate) fn guard() -> Guard {
+    let _ = INSIDE.try_with(|inside| inside.set(true));
     let path = directory().join("lock");
     let file = File::options().append(true).create(true).open(path).ok();
     if let Some(file) = &file {
@@ -78,9 +97,11 @@ pub(crate) fn flock(fd: i32, how: i32) -> bool {
 
 /// The flags of a machine; `None` when it is gone.
 pub(crate) fn flags(path: &Path) -> Option<u8> {
+    let was = INSIDE.try_with(|inside| inside.replace(true)).ok()?;
     let mut byte = [0];
-    File::open(path).ok()?.read_exact_at(&mut byte, 0).ok()?;
-    Some(byte[0])
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut byte, 0));
+    let _ = INSIDE.try_with(|inside| inside.set(was));
+    read.ok().map(|()| byte[0])
 }
 
 /// Sets flags of a machine and clears others. The zone must be locked.
