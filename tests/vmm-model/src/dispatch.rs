@@ -1,0 +1,74 @@
+// This Source Code Form is subject to the terms of the Mozilla Public
+// License, v. 2.0. If a copy of the MPL was not distributed with this
+// file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+//! From an intercepted `ioctl` to the call that answers it, and back.
+
+use crate::abi::{Arg, find};
+use crate::config::config;
+use crate::zone::Node;
+use crate::{Answer, Errno, ctl, fault, log, vm};
+
+/// Answers an ioctl on one of our descriptors.
+///
+/// # Errors
+/// Those of the kernel.
+pub(crate) fn ioctl(fd: i32, node: &Node, number: u32, argument: usize) -> Answer {
+    let Some(call) = find(number, config().version) else {
+        log::call(fd, &format!("{number:#x}"), argument, &[], Err(Errno(libc::ENOTTY)));
+        return Err(Errno(libc::ENOTTY));
+    };
+    let mut bytes = Vec::new();
+    let answer = copy_in(call.arg, argument, &mut bytes)
+        .and_then(|()| fault::strike(call.name))
+        .and_then(|()| match node {
+            Node::Ctl => ctl::call(fd, number, &mut bytes),
+            Node::Vm(id) => ctl::machine(&*vm::of(fd, *id)?, number, argument, &mut bytes),
+        })
+        .and_then(|value| copy_out(call.arg, argument, &bytes).map(|()| value));
+    log::call(fd, call.name, argument, &bytes, answer);
+    answer
+}
+
+fn copy_in(arg: Arg, from: usize, bytes: &mut Vec<u8>) -> Answer<()> {
+    match arg {
+        Arg::In(size) | Arg::InOut(size) => {
+            bytes.resize(size, 0);
+            transfer(libc::SYS_process_vm_readv, bytes.as_mut_ptr() as usize, from, size)
+        }
+        Arg::Out(size) => {
+            bytes.resize(size, 0);
+            Ok(())
+        }
+        Arg::None | Arg::Scalar => Ok(()),
+    }
+}
+
+fn copy_out(arg: Arg, to: usize, bytes: &[u8]) -> Answer<()> {
+    match arg {
+        Arg::Out(size) | Arg::InOut(size) => {
+            transfer(libc::SYS_process_vm_writev, bytes.as_ptr() as usize, to, size)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Copies between our memory and a program's pointer, which may be bad.
+fn transfer(call: libc::c_long, ours: usize, theirs: usize, size: usize) -> Answer<()> {
+    let part = |base: usize| libc::iovec { iov_base: base as *mut libc::c_void, iov_len: size };
+    let (ours, theirs) = (part(ours), part(theirs));
+    // SAFETY: `ours` is a buffer of `size` bytes; the kernel checks `theirs` and writes only
+    // there or, when it reads, into `ours`, which the caller borrows.
+    let done = unsafe {
+        libc::syscall(
+            call,
+            libc::getpid(),
+            &raw const ours,
+            1usize,
+            &raw const theirs,
+            1usize,
+            0usize,
+        )
+    };
+    if usize::try_from(done) == Ok(size) { Ok(()) } else { Err(Errno(libc::EFAULT)) }
+}
