@@ -72,7 +72,7 @@ pub(crate) struct Guest {
 impl Guest {
     /// Starts the disk in a machine without network but for SSH from this host.
     pub(crate) fn start(disk: &Path, firmware: Firmware, extra: &[&str]) -> Outcome<Self> {
-        let directory = disk.with_extension("guest");
+        let directory = disk.with_extension(format!("{firmware:?}").to_lowercase());
         let files = |error: std::io::Error| format!("cannot use {}: {error}", directory.display());
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).map_err(files)?;

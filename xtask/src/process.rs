@@ -195,6 +195,16 @@ fn with_deadline(seconds: u32, command: &Command) -> Command {
     limited
 }
 
+/// The command ahead of others on this machine, which root may ask for.
+pub(crate) fn ahead(command: &Command) -> Command {
+    let mut first = Command::new("nice");
+    first.args(["-n", "-10"]).arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        first.current_dir(directory);
+    }
+    first
+}
+
 /// A command with arguments, in one expression.
 pub(crate) fn command<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S]) -> Command {
     let mut command = Command::new(program);

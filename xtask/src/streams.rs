@@ -52,7 +52,7 @@ pub(crate) fn openzfs(log: &Log) -> Verdict {
         let binary = imgforge(log)?;
         log.run(1800, Command::new(process::recipe("lab/build.sh")).arg("--zfs"))?;
         let tools = process::root().join("target/lab/zfs-tools");
-        inside(log, 2, 600, "tests/streams/openzfs.sh", &[binary, tools], count)
+        inside(log, 2, 1500, "tests/streams/openzfs.sh", &[binary, tools], count)
     })
 }
 

@@ -58,7 +58,8 @@ pub(super) async fn run(
     let mut brought = None;
     let work = async {
         install(name, context, scratch.path(), &mut brought, deadline).await?;
-        play_it(name, play, prepared, context, scratch.path(), deadline).await
+        let manager = brought.as_ref().map(|brought| brought.manager);
+        play_it(name, play, prepared, context, (scratch.path(), manager), deadline).await
     }
     .await;
     let interrupted = matches!(&work, Err(failure) if failure.kind() == Kind::Interrupted);
@@ -158,7 +159,7 @@ async fn play_it(
     play: &Ansible,
     prepared: Prepared,
     context: &Context<'_>,
-    scratch: &str,
+    (scratch, manager): (&str, Option<Manager>),
     deadline: Instant,
 ) -> Outcome<StepReport> {
     let session = context.session;
@@ -171,6 +172,10 @@ async fn play_it(
         [("LC_ALL", "C.UTF-8"), ("ANSIBLE_PIPELINING", "1"), ("ANSIBLE_REMOTE_TEMP", &remote)]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
     );
+    if manager == Some(Manager::Apt) {
+        // The one that `python3-apt` is for: looking for others takes a while, and warns.
+        env.insert("ANSIBLE_PYTHON_INTERPRETER".into(), "/usr/bin/python3".into());
+    }
     env.extend(prepared.env);
     let command =
         Command::new(playbook_text(scratch, &prepared.arguments)).envs(env).within(left(deadline));

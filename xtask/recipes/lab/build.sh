@@ -155,6 +155,8 @@ if [ "$zfs" ] && [ ! -s "$extra/zfs.ko" ]; then
 	done
 	(
 		cd "$dir"/zfs/usr/src/zfs-*
+		# What debuggers would need is stripped below.
+		export KCFLAGS=-g0
 		# Politely: something else may run beside it, and against a clock.
 		nice ./configure --with-config=kernel --with-linux="/usr/src/${headers%-amd64}-common" \
 			--with-linux-obj="/usr/src/$headers"
