@@ -23,7 +23,7 @@ use crate::ui::{Failure, Outcome};
 use crate::vm::dev::virtio::Offload;
 use crate::vm::hv::node::is;
 use crate::vm::hv::viona::Viona;
-use crate::vm::hv::{KernelDevices, Vcpu, Vm};
+use crate::vm::hv::{KernelDevices, Link, Vcpu, Vm};
 use crate::vm::memory::{DeviceMemory, Memory, layout};
 
 const PAGE: usize = 4096;
@@ -118,9 +118,36 @@ impl BhyveVm {
         self.instance.reset_vcpu(number)?;
         self.instance.sleep_on_halt(number)?;
         self.instance.disable_x2apic(number)?;
+        self.choose_cpuid(number);
         // All wait to be started, the first one too, if it is not told otherwise.
         self.instance.set_running(number, number == 0)?;
         self.instance.activate(number)
+    }
+
+    /// What CPUID says is the kernel's choice, which is the default, too: the host's leaves without
+    /// what cannot be had in a guest, with the topology and the hypervisor's own leaf.
+    fn choose_cpuid(&self, number: i32) {
+        match self.instance.set_usual_cpuid(number) {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!("vcpu {number}: this kernel knows one kind of CPUID only"),
+            Err(error) => tracing::warn!("vcpu {number}: CPUID stays as it was: {error}"),
+        }
+    }
+
+    /// What the kernel counted, for the monitor's log.
+    fn tell_statistics(&self) {
+        for vcpu in 0..self.kicks.len() {
+            match self.instance.statistics(vcpu as i32) {
+                Ok(counters) => {
+                    let counters = counters.iter().map(|(name, value)| format!("{name} {value}"));
+                    let counters: Vec<_> = counters.collect();
+                    tracing::debug!("vcpu {vcpu} in the kernel: {}", counters.join(", "));
+                }
+                Err(error) => {
+                    tracing::debug!("the kernel's counters of vcpu {vcpu} are not known: {error}");
+                }
+            }
+        }
     }
 
     fn lower(&self, line: u32) -> io::Result<()> {
@@ -138,6 +165,7 @@ impl BhyveVm {
 
 impl Drop for BhyveVm {
     fn drop(&mut self) {
+        self.tell_statistics();
         if self.destroys_itself {
             return;
         }
@@ -333,8 +361,8 @@ impl Vm for BhyveVm {
         }
     }
 
-    fn link(&self, name: &str) -> Outcome<Arc<dyn Offload>> {
-        Ok(Viona::attach(&self.instance, name)?)
+    fn link(&self, link: &Link) -> Outcome<Arc<dyn Offload>> {
+        Ok(Viona::attach(&self.instance, link)?)
     }
 
     fn kick(&self, number: u32) {
