@@ -19,10 +19,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::machines;
 use super::process::{self, base_name};
 use super::record::{Effect, Record, Territory, scratch_suffix, short_id};
+use super::remains::Undone;
 use super::state::StateDirs;
-use super::undo::{self, Undone};
+use super::undo;
 use crate::ui::{Events, Failure, Outcome};
 
 /// Names one effect in a journal.
@@ -111,6 +113,11 @@ impl Journal {
         &self.inner.run_dir
     }
 
+    /// The name in the kernel of all machines of this build; a number follows it.
+    pub fn machine_name(&self) -> String {
+        machines::stem(&self.inner.id)
+    }
+
     /// The environment variable that each process of the build should carry: it finds those
     /// that were started in the very moment in which the build died.
     pub fn environment(&self) -> (&'static str, &str) {
@@ -174,6 +181,15 @@ impl Journal {
     /// When the journal cannot be written.
     pub fn will_start(&self, argv0: &str) -> Outcome<Entry> {
         self.will(Effect::Process { argv0: base_name(argv0).to_owned() })
+    }
+
+    /// Records that the kernel is about to have machines of [`Journal::machine_name`]. The entry is
+    /// undone with the others: that there is no such machine any more is nothing to be written down.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub fn will_make_machine(&self) -> Outcome<()> {
+        self.will(Effect::Machine { name: self.machine_name() }).map(drop)
     }
 
     /// Records the process of an entry, with its start time and name, so that no later process

@@ -12,7 +12,7 @@ use crate::vm::hv::node::is;
 
 pub(super) const CONTROL: &str = "/dev/vmmctl";
 /// Names of this program's machines begin with it.
-pub(super) const PREFIX: &str = "imgforge-";
+pub const PREFIX: &str = "imgforge-";
 /// The newest version whose rules are known.
 pub(super) const NEWEST: u32 = 18;
 const MIB: u64 = 1 << 20;

@@ -12,10 +12,13 @@ pub(super) mod abi;
 mod failures;
 mod handle;
 mod kick;
+mod leftovers;
 mod machine;
 mod msr;
 mod start;
 mod vcpu;
 
+pub use failures::PREFIX;
 pub(super) use handle::Instance;
+pub use leftovers::{destroy, machines, machines_of};
 pub use start::{Found, Look, create, look};

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use super::failures::{self, CONTROL, NEWEST, PREFIX};
+use super::failures::{self, CONTROL, NEWEST};
 use super::handle::{Control, Instance, Reservoir};
+use super::leftovers::{machines, numbered};
 use super::machine::{BhyveVm, Plan};
 use crate::ui::{Failure, Outcome};
 use crate::vm::hv::Vm;
@@ -89,14 +90,16 @@ pub fn look() -> Look {
     Look::Usable(Found { version, memory, machines: machines() })
 }
 
-/// Makes an empty virtual machine with RAM and interrupt controllers.
+/// Makes an empty virtual machine with RAM and interrupt controllers. Its name is `stem` with a
+/// number that this process has not used yet.
 ///
 /// # Errors
 /// When bhyve is absent or refuses, there is not enough memory, or the kernel does not answer in
 /// time.
-pub fn create(memory_bytes: u64, cpus: u32) -> Outcome<Arc<dyn Vm>> {
+pub fn create(stem: &str, memory_bytes: u64, cpus: u32) -> Outcome<Arc<dyn Vm>> {
+    let stem = stem.to_owned();
     within(STARTING, memory_bytes, move || {
-        let vm: Arc<dyn Vm> = Arc::new(begin(memory_bytes, cpus)?);
+        let vm: Arc<dyn Vm> = Arc::new(begin(&stem, memory_bytes, cpus)?);
         Ok(vm)
     })
 }
@@ -159,16 +162,15 @@ fn open() -> Result<(Control, u32), Closed> {
     Ok((control, version))
 }
 
-fn begin(memory_bytes: u64, cpus: u32) -> Outcome<BhyveVm> {
+fn begin(stem: &str, memory_bytes: u64, cpus: u32) -> Outcome<BhyveVm> {
     let (control, version) = open()?;
     let reservoir = control.reservoir().ok();
     if !fits(memory_bytes, reservoir) {
         return Err(failures::no_memory(memory_bytes, reservoir));
     }
     let number = MADE.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{PREFIX}{}-{number}", std::process::id());
-    let patience = if number > 0 { VANISHING } else { Duration::ZERO };
-    claim(&control, &name, patience)?;
+    let name = numbered(stem, number);
+    claim(&control, stem, &name, number > 0)?;
     let (instance, destroys_itself) = match take_hold(&name) {
         Ok(held) => held,
         Err(error) => {
@@ -200,33 +202,27 @@ fn take_hold(name: &str) -> io::Result<(Instance, bool)> {
     Ok((instance, destroys_itself))
 }
 
-/// Makes the instance, when need be as soon as an earlier one has gone.
-fn claim(control: &Control, name: &str, patience: Duration) -> Outcome<()> {
+/// Makes the instance, when need be as soon as an earlier one of the same build has gone: one of
+/// this process, or of its last monitor.
+fn claim(control: &Control, stem: &str, name: &str, has_made: bool) -> Outcome<()> {
     let begin = Instant::now();
+    let own = format!("{stem}-");
+    let is_vanishing = || has_made || machines().iter().any(|name| name.starts_with(&own));
     let mut has_destroyed = false;
     loop {
         let Err(error) = control.create(name) else { return Ok(()) };
         if is(&error, libc::EEXIST) && !has_destroyed {
-            // Of a process that had this one's number, for the name holds it.
+            // Of an earlier monitor of this build, for the name holds the build.
             has_destroyed = true;
             let _ = control.destroy(name);
             continue;
         }
         let is_passing = is(&error, libc::EINVAL) || is(&error, libc::ENOMEM);
-        if !is_passing || begin.elapsed() >= patience {
+        if !is_passing || begin.elapsed() >= VANISHING || !is_vanishing() {
             return Err(failures::no_instance(name, error, &machines()));
         }
         std::thread::park_timeout(LOOKING);
     }
-}
-
-/// The machines that are seen from here.
-fn machines() -> Vec<String> {
-    let Ok(directory) = std::fs::read_dir("/dev/vmm") else { return Vec::new() };
-    let mut names: Vec<String> =
-        directory.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }
 
 fn in_use(reservoir: Reservoir) -> u64 {
