@@ -4,5 +4,7 @@
 
 //! What the monitor gives up where no mechanism is used yet.
 
+use super::Hypervisor;
+
 /// Nothing.
-pub(super) fn enter(_guest_mib: u64) {}
+pub(super) fn enter(_hypervisor: Hypervisor, _guest_mib: u64) {}
