@@ -9,6 +9,7 @@ mod control;
 mod driver;
 mod log;
 mod machine;
+mod network;
 mod passt;
 #[cfg(target_os = "linux")]
 #[path = "sandbox_linux.rs"]
@@ -21,4 +22,5 @@ mod serve;
 pub use config::{Hypervisor, MonitorConfig};
 pub use control::{ControlSocket, Controls, Moved};
 pub use driver::MonitorDriver;
+pub use network::LinkNetwork;
 pub use serve::serve;
