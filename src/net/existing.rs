@@ -11,7 +11,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
-use super::command;
+use crate::host::command;
 use crate::ui::{Failure, Outcome};
 use crate::vm::hv::Link;
 use crate::vm::monitor::LinkNetwork;

@@ -8,7 +8,6 @@
 //! sits behind an address translation of its own and reaches the host's loopback services at a
 //! fixed address. Under bhyve a link of the host, today one that exists already.
 
-mod command;
 mod existing;
 pub mod user;
 

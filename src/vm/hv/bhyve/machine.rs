@@ -221,12 +221,15 @@ fn allocate(
 /// still in use does not vanish.
 fn map(instance: &Instance, offset: u64, bytes: u64) -> io::Result<MmapRegion> {
     let file = FileOffset::from_arc(Arc::clone(instance.file()), offset);
-    MmapRegionBuilder::new(usize::try_from(bytes).unwrap_or(usize::MAX))
+    let mapped = MmapRegionBuilder::new(usize::try_from(bytes).unwrap_or(usize::MAX))
         .with_file_offset(file)
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(libc::MAP_SHARED)
         .build()
-        .map_err(io::Error::other)
+        .map_err(io::Error::other);
+    let result = mapped.as_ref().map_or_else(ToString::to_string, |_| "mapped".into());
+    tracing::trace!("mmap {bytes:#x} bytes at {offset:#x} = {result}");
+    mapped
 }
 
 /// Allocates a device's segment and maps it here, not for the guest.

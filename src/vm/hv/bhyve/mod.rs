@@ -16,9 +16,11 @@ mod leftovers;
 mod machine;
 mod msr;
 mod start;
+mod trial;
 mod vcpu;
 
 pub use failures::PREFIX;
 pub(super) use handle::Instance;
 pub use leftovers::{destroy, machines, machines_of};
 pub use start::{Found, Look, create, look};
+pub use trial::{Trial, trial};

@@ -112,11 +112,13 @@ fn within<T: Send + 'static>(
     work: impl FnOnce() -> Outcome<T> + Send + 'static,
 ) -> Outcome<T> {
     let (sender, answer) = channel();
+    // Whoever listens to this thread listens to that one, too.
+    let listener = tracing::dispatcher::get_default(Clone::clone);
     std::thread::Builder::new()
         .name("bhyve-start".into())
         .spawn(move || {
             // Nobody listens only when it took too long.
-            let _ = sender.send(work());
+            let _ = sender.send(tracing::dispatcher::with_default(&listener, work));
         })
         .map_err(|error| Failure::build("no thread to start the machine").because(error))?;
     match answer.recv_timeout(limit) {
@@ -273,7 +275,7 @@ mod tests {
     fn failures_name_the_device_and_the_remedy() {
         let error = |errno| io::Error::from_raw_os_error(errno);
         let text = failures::no_control(error(libc::ENOENT)).to_string();
-        assert!(text.contains("/dev/vmmctl") && text.contains("match=viona"), "{text}");
+        assert!(text.contains("/dev/vmmctl") && text.contains("/dev/viona"), "{text}");
         let text = failures::no_control(error(libc::EACCES)).to_string();
         assert!(text.contains("as root"), "{text}");
         let text = failures::too_old(error(libc::ENOTTY)).to_string();

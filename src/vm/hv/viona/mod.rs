@@ -40,6 +40,11 @@ const RINGS: u16 = 2;
 /// How long the kernel may take to let go of frames that a network card still holds.
 const LETTING_GO: Duration = Duration::from_secs(5);
 
+/// The version of viona here, without taking a link.
+pub(super) fn version() -> io::Result<u32> {
+    Nic::open()?.version()
+}
+
 /// A link that is attached to a virtual machine.
 pub(super) struct Viona {
     nic: Arc<Nic>,

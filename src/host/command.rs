@@ -2,7 +2,7 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-//! A host's own commands for its network: run with a time limit, in the C locale, their words kept.
+//! A host's own commands: run with a time limit, in the C locale, their words kept.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
