@@ -17,6 +17,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::machines;
@@ -44,6 +45,8 @@ struct Inner {
     path: PathBuf,
     run_dir: PathBuf,
     territory: Territory,
+    /// The machines of this build are written down.
+    has_machines: AtomicBool,
     /// The open, locked file and the number of the next entry.
     file: Mutex<(File, u64)>,
 }
@@ -75,7 +78,8 @@ impl Journal {
         file.lock().map_err(|error| cannot_write(&path, error))?;
         let territory = Territory::of(dirs, &id);
         let file = Mutex::new((file, 1));
-        let inner = Inner { id, path, run_dir, territory, file };
+        let has_machines = AtomicBool::new(false);
+        let inner = Inner { id, path, run_dir, territory, has_machines, file };
         let journal = Self { inner: Arc::new(inner) };
         let started = journal.start(target);
         drop(held);
@@ -189,6 +193,9 @@ impl Journal {
     /// # Errors
     /// When the journal cannot be written.
     pub fn will_make_machine(&self) -> Outcome<()> {
+        if self.inner.has_machines.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
         self.will(Effect::Machine { name: self.machine_name() }).map(drop)
     }
 

@@ -46,7 +46,10 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{CONTROL}, interface version {}", self.version)?;
         if let Some((used, limit)) = self.memory {
-            write!(f, "; virtual machines use {} of {} MiB", used >> 20, limit >> 20)?;
+            write!(f, "; virtual machines use {} MiB", used >> 20)?;
+            if limit > 0 {
+                write!(f, " of {}", limit >> 20)?;
+            }
         }
         if !self.machines.is_empty() {
             write!(f, "; running: {}", self.machines.join(", "))?;
@@ -257,6 +260,15 @@ mod tests {
         assert_eq!(within(STARTING, 0, || Ok(7)).unwrap(), 7);
         let failure = within(STARTING, 0, || -> Outcome<()> { Err(Failure::build("no")) });
         assert_eq!(failure.unwrap_err().summary(), "no");
+    }
+
+    #[test]
+    fn what_was_found_is_one_line() {
+        let found = |memory, machines| Found { version: 18, memory, machines }.to_string();
+        assert_eq!(found(None, Vec::new()), "/dev/vmmctl, interface version 18");
+        let text = found(Some((3 << 20, 8 << 20)), vec!["web01".into()]);
+        assert!(text.ends_with("18; virtual machines use 3 MiB of 8; running: web01"), "{text}");
+        assert!(found(Some((0, 0)), Vec::new()).ends_with("use 0 MiB"));
     }
 
     #[test]
