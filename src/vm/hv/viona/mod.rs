@@ -29,6 +29,8 @@ use crate::vm::dev::virtio::{Message, Offload, Signal};
 
 /// The first version with rings of a modern device.
 const MODERN: u32 = 6;
+/// A version between the two kinds of rings that no platform is known to have.
+const UNKNOWN: u32 = 5;
 /// The first version that tells the MTU.
 const WITH_MTU: u32 = 4;
 /// The first version that pauses rings.
@@ -79,6 +81,7 @@ impl Viona {
             )
         })?;
         let version = nic.version().map_err(|error| failed("viona has no version", link, error))?;
+        judge(version).map_err(|failure| failure.fact("link", link))?;
         if version > NEWEST {
             tracing::warn!("viona has version {version}; versions up to {NEWEST} are known");
         }
@@ -113,6 +116,21 @@ impl Viona {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a version's rings are known: between those of before VIRTIO 1.0 and those since there is
+/// a number that illumos never had.
+fn judge(version: u32) -> Outcome<()> {
+    if version != UNKNOWN {
+        return Ok(());
+    }
+    Err(Failure::build("this platform's viona is not one that imgforge knows")
+        .fact("device", "/dev/viona")
+        .fact("version", version)
+        .because("versions 0 to 4, and 6 and later ones, are known")
+        .hint(
+            "boot another platform image; `imgforge doctor --bundle` collects what we would need",
+        ))
 }
 
 /// The largest packet of guest and kernel: the link's where the kernel can be told, else the one
@@ -291,5 +309,29 @@ impl Drop for Viona {
         if !is_over {
             tracing::warn!("the link {} is not let go by the kernel yet", self.link);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_that_nobody_has_seen_is_refused() {
+        for version in [0, 1, 4, 6, 7, 99] {
+            judge(version).unwrap();
+        }
+        let text = judge(5).unwrap_err().to_string();
+        assert!(text.contains("version  5") && text.contains("doctor --bundle"), "{text}");
+    }
+
+    #[test]
+    fn failures_name_link_and_remedy() {
+        let text = no_link("vm0", &LinkError::Missing(4)).to_string();
+        assert!(text.contains("vm0") && text.contains("dladm create-vnic"), "{text}");
+        let busy = io::Error::from_raw_os_error(libc::EBUSY);
+        let text = not_attached("vm0", busy).to_string();
+        assert!(text.contains("/dev/viona") && text.contains("ipadm delete-if"), "{text}");
     }
 }
