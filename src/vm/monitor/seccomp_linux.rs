@@ -132,8 +132,9 @@ const BHYVE: &[i64] = &[
     libc::SYS_geteuid,
 ];
 
-/// The second byte of requests to a tap device (`linux/if_tun.h`), which plays a link.
-const TAP: u64 = 0x5400;
+/// Requests to a tap device (`linux/if_tun.h`), which plays a link: the mask, and what it leaves.
+/// Those to terminals, which share the second byte, have smaller numbers.
+const TAP: (u64, u64) = (0xffc0, 0x54c0);
 
 /// `KVMIO`, the second byte of each request to KVM.
 const KVM: u64 = 0xae00;
@@ -172,7 +173,7 @@ fn filter(hypervisor: Hypervisor) -> Result<BpfProgram, BackendError> {
         request(SeccompCmpOp::Eq, libc::FIOCLEX)?,
     ];
     if is_played {
-        requests.push(request(SeccompCmpOp::MaskedEq(0xff00), TAP)?);
+        requests.push(request(SeccompCmpOp::MaskedEq(TAP.0), TAP.1)?);
     }
     rules.insert(libc::SYS_ioctl, requests);
     let refused = SeccompAction::Errno(libc::EPERM as u32);
@@ -271,9 +272,12 @@ mod tests {
             let error = std::io::Error::last_os_error();
             assert_eq!((result, error.raw_os_error()), (-1, Some(wanted)), "{number:#x}");
         }
-        // SAFETY: as above; the filter knows no such request.
-        assert_eq!(unsafe { libc::ioctl(descriptor, 0x1234u32.into(), 0usize) }, -1);
-        assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
+        // Unknown ones, and `TIOCSTI`, which types into a terminal.
+        for number in [0x1234u32, 0x5412] {
+            // SAFETY: as above; the filter knows no such request.
+            assert_eq!(unsafe { libc::ioctl(descriptor, number.into(), 0usize) }, -1);
+            assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
+        }
         let (from, mut to) = ([7u8; 16], [0u8; 16]);
         let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: 16 };
         let remote = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: 16 };
