@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -20,6 +21,7 @@ use crate::vm::child::{
     VARIABLES, VNC_SOCKET, prepare, shake_hands, words_after,
 };
 use crate::vm::firmware::rom::{Profile, Rom, Search};
+use crate::vm::hv::bhyve;
 use crate::vm::{Driver, Firmware, Machine, MachineSpec};
 
 /// The monitor's log, beside the serial port's.
@@ -56,6 +58,15 @@ impl MonitorDriver {
         Ok(Self { hypervisor, program: own_program()?, firmware, leash, network })
     }
 
+    /// How long the monitor may take to its control socket: the machine is made before.
+    fn starting(&self) -> Duration {
+        match self.hypervisor {
+            Hypervisor::Kvm => STARTING,
+            // The monitor gives up first, and says why.
+            Hypervisor::Bhyve => bhyve::STARTING + STARTING,
+        }
+    }
+
     fn rom(&self) -> Outcome<Rom> {
         // The kernel's own firmware first.
         self.firmware.find(match self.hypervisor {
@@ -81,7 +92,7 @@ impl MonitorDriver {
         ];
         let process = Process::spawn(&self.program, &arguments, leash, config).await?;
         let started = async {
-            let (qmp, events) = shake_hands(&spec.run_dir, &process).await?;
+            let (qmp, events) = shake_hands(&spec.run_dir, &process, self.starting()).await?;
             qmp.execute("cont", Value::Null, STARTING).await?;
             Ok::<_, QmpError>((qmp, events))
         };

@@ -22,5 +22,5 @@ mod vcpu;
 pub use failures::PREFIX;
 pub(super) use handle::Instance;
 pub use leftovers::{destroy, machines, machines_of};
-pub use start::{Found, Look, create, look};
+pub use start::{Found, Look, STARTING, create, look};
 pub use trial::{Trial, trial};

@@ -22,7 +22,7 @@ use crate::vm::hv::node::is;
 
 /// How long a machine may take to be made. The kernel waits without limit for memory that others
 /// hold.
-const STARTING: Duration = Duration::from_secs(60);
+pub const STARTING: Duration = Duration::from_secs(60);
 /// How long an earlier machine of this process may take to vanish, or memory to come free.
 const VANISHING: Duration = Duration::from_secs(20);
 /// Between one look and the next: nothing tells when a machine has gone.
