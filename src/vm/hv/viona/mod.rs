@@ -295,10 +295,10 @@ impl Drop for Viona {
         // The kernel waits for frames that a network card still holds, perhaps for ever.
         let nic = Arc::clone(&self.nic);
         let (sender, done) = std::sync::mpsc::channel();
-        let can_pause = self.version >= WITH_PAUSE;
+        let (can_pause, attached) = (self.version >= WITH_PAUSE, self.state().attached);
         let spawned = std::thread::Builder::new().name("viona-delete".into()).spawn(move || {
             // Nothing goes on while the rings are taken out of use.
-            for ring in (0..RINGS).filter(|_| can_pause) {
+            for (ring, _) in (0..).zip(attached).filter(|(_, attached)| can_pause && *attached) {
                 report("ring pause", nic.pause_ring(ring));
             }
             let deleted = nic.delete();
