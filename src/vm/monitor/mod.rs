@@ -11,6 +11,7 @@ mod log;
 mod machine;
 mod network;
 mod passt;
+mod privileges;
 #[cfg(target_os = "linux")]
 #[path = "sandbox_linux.rs"]
 mod sandbox;

@@ -16,7 +16,7 @@ use super::config::{Hypervisor, MonitorConfig};
 use super::control::ControlSocket;
 use super::log;
 use super::machine::{Machine, MakeVm, Stop};
-use super::sandbox;
+use super::{privileges, sandbox};
 use crate::ui::{Failure, Outcome};
 use crate::vm::board::{Backends, Plan, Sink, Wire};
 use crate::vm::cable::StreamCable;
@@ -43,6 +43,7 @@ pub fn serve(config: &MonitorConfig, pid_file: &Path) -> Outcome<()> {
     )?;
     write_pid(pid_file)?;
     let control = ControlSocket::listen(&config.control, Arc::clone(&machine) as _)?;
+    privileges::give_up();
     sandbox::enter(config.hypervisor, config.memory_mib);
     let outcome = run(config, &machine, &control);
     machine.remove_board();
