@@ -198,10 +198,13 @@ fn allocate(
     for (segment, (start, bytes)) in (0..).zip(layout(bytes)) {
         let begin = Instant::now();
         while let Err(error) = instance.allocate(segment, bytes, "") {
-            if !is(&error, libc::ENOMEM) {
-                return Err(failures::failed("gives no memory", name, error));
-            }
-            if let Some(failure) = again(begin.elapsed()) {
+            let tried = match error.raw_os_error() {
+                Some(libc::ENOMEM) => begin.elapsed(),
+                // More than this host gives to virtual machines: no patience helps.
+                Some(libc::ENOSPC) => Duration::MAX,
+                _ => return Err(failures::failed("gives no memory", name, error)),
+            };
+            if let Some(failure) = again(tried) {
                 return Err(failure.because(error));
             }
         }
