@@ -59,6 +59,7 @@ impl Context {
         let settings = &self.target.machine;
         MachineSpec {
             name: format!("imgforge-{}-{role}", self.target.name),
+            kernel_name: self.journal.machine_name(),
             cpus: settings.cpus,
             memory_mib: settings.memory_mib,
             firmware: settings.firmware,
@@ -100,6 +101,11 @@ impl Context {
         let helpers = self.driver.helper_programs().iter();
         let helpers = helpers.map(|name| self.journal.will_start(name));
         let helpers = helpers.collect::<Outcome<Vec<Entry>>>()?;
+        // Before the monitor's, so that it is undone after: the machine ends with its monitor, and
+        // what does not is destroyed by its name.
+        if self.driver.kernel_keeps_machines() {
+            self.journal.will_make_machine()?;
+        }
         let entry = self.journal.will_start(self.driver.monitor_program())?;
         match self.driver.start(spec).await {
             Ok(machine) => {
@@ -107,6 +113,7 @@ impl Context {
                 Ok(Arc::from(machine))
             }
             Err(problem) => {
+                // A machine's entry stays: why it did not start does not tell whether it is there.
                 for entry in helpers.into_iter().chain([entry]) {
                     self.journal.done(entry)?;
                 }

@@ -17,12 +17,15 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::machines;
 use super::process::{self, base_name};
 use super::record::{Effect, Record, Territory, scratch_suffix, short_id};
+use super::remains::Undone;
 use super::state::StateDirs;
-use super::undo::{self, Undone};
+use super::undo;
 use crate::ui::{Events, Failure, Outcome};
 
 /// Names one effect in a journal.
@@ -42,6 +45,8 @@ struct Inner {
     path: PathBuf,
     run_dir: PathBuf,
     territory: Territory,
+    /// The machines of this build are written down.
+    has_machines: AtomicBool,
     /// The open, locked file and the number of the next entry.
     file: Mutex<(File, u64)>,
 }
@@ -73,7 +78,8 @@ impl Journal {
         file.lock().map_err(|error| cannot_write(&path, error))?;
         let territory = Territory::of(dirs, &id);
         let file = Mutex::new((file, 1));
-        let inner = Inner { id, path, run_dir, territory, file };
+        let has_machines = AtomicBool::new(false);
+        let inner = Inner { id, path, run_dir, territory, has_machines, file };
         let journal = Self { inner: Arc::new(inner) };
         let started = journal.start(target);
         drop(held);
@@ -109,6 +115,11 @@ impl Journal {
     /// when the journal is undone.
     pub fn run_dir(&self) -> &Path {
         &self.inner.run_dir
+    }
+
+    /// The name in the kernel of all machines of this build; a number follows it.
+    pub fn machine_name(&self) -> String {
+        machines::stem(&self.inner.id)
     }
 
     /// The environment variable that each process of the build should carry: it finds those
@@ -174,6 +185,18 @@ impl Journal {
     /// When the journal cannot be written.
     pub fn will_start(&self, argv0: &str) -> Outcome<Entry> {
         self.will(Effect::Process { argv0: base_name(argv0).to_owned() })
+    }
+
+    /// Records that the kernel is about to have machines of [`Journal::machine_name`]. The entry is
+    /// undone with the others: that there is no such machine any more is nothing to be written down.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub fn will_make_machine(&self) -> Outcome<()> {
+        if self.inner.has_machines.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.will(Effect::Machine { name: self.machine_name() }).map(drop)
     }
 
     /// Records the process of an entry, with its start time and name, so that no later process

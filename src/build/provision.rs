@@ -93,7 +93,7 @@ async fn log_in(
 ) -> Outcome<Session> {
     let ssh = &context.target.ssh;
     let address = machine.forwarded(ssh.port).ok_or_else(|| {
-        Failure::build("the driver forwards no port to the guest's SSH").fact("port", ssh.port)
+        Failure::build("the driver has no way to the guest's SSH").fact("port", ssh.port)
     })?;
     let login = Login {
         username: ssh.username.clone(),
@@ -108,7 +108,7 @@ async fn log_in(
         patience: Patience::default(),
     };
     let session = guest::connect(&wait, ssh.timeout, &context.events).await.map_err(|problem| {
-        problem.fact("guest", format!("port {} of the guest, forwarded to {address}", ssh.port))
+        problem.fact("guest", format!("port {} of the guest, reached at {address}", ssh.port))
     })?;
     session.set_mask(Mask::new(&context.secrets()));
     Ok(session)

@@ -24,6 +24,11 @@ pub(super) enum Effect {
         /// Program.
         argv0: String,
     },
+    /// Machines in the kernel.
+    Machine {
+        /// Their name; a number follows it.
+        name: String,
+    },
     /// A directory with everything in it.
     Dir {
         /// Absolute path.

@@ -10,69 +10,13 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use super::journal::write_record;
+use super::machines;
 use super::process::{self, Ended, Known};
 use super::record::{Contents, Effect, LARGEST, Pending, Record, Territory, parse};
+use super::remains::{Condition, Item, Remains, Undone};
 use super::state::{StateDirs, is_still, wait_for_lock};
 use crate::ui::{Events, Failure, Outcome};
-
-/// One thing on the host that belongs to a build.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Item {
-    /// `process`, `dir`, `file` or `socket`.
-    pub kind: &'static str,
-    /// The path, or `name (pid N)`.
-    pub what: String,
-}
-
-/// What undoing did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Undone {
-    /// Things that existed and are gone now, in the order in which they went.
-    pub removed: Vec<Item>,
-    /// Things that could not or must not be removed, with the reason, in one line each.
-    pub failed: Vec<String>,
-}
-
-impl Undone {
-    /// Says what failed as warnings.
-    pub(super) fn report(&self, events: &Events) {
-        for line in &self.failed {
-            events.warn(format!("cleaning up: {line}"));
-        }
-    }
-}
-
-/// In which condition a journal's build is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Condition {
-    /// Its process lives.
-    Running,
-    /// It ended without cleaning up.
-    Dead,
-    /// It ended and its user asked to keep what there is.
-    Kept,
-}
-
-/// What a build has, or has left, on this host.
-#[derive(Debug, Clone, Serialize)]
-pub struct Remains {
-    /// Build id.
-    pub id: String,
-    /// Target; empty when the journal was never begun.
-    pub target: String,
-    /// Process that ran or runs the build.
-    pub pid: u32,
-    /// Condition of the build.
-    pub condition: Condition,
-    /// What there is, newest first.
-    pub items: Vec<Item>,
-    /// What removing them did; absent when nothing was to be removed.
-    pub undone: Option<Undone>,
-}
 
 /// A journal found; `lock` is ours when the build is dead.
 struct Found {
@@ -207,6 +151,7 @@ fn remains(dirs: &StateDirs, found: &Found) -> Remains {
     };
     let live = |pending: &&Pending| match &pending.effect {
         Effect::Process { .. } => process_lives(contents, pending),
+        Effect::Machine { name } => !machines::of(name).is_empty(),
         Effect::Dir { path } | Effect::File { path } | Effect::Socket { path } => {
             territory.holds_really(path) && fs::symlink_metadata(path).is_ok()
         }
@@ -252,6 +197,7 @@ fn item(pending: &Pending) -> Item {
                 None => argv0.clone(),
             },
         },
+        Effect::Machine { name } => Item { kind: "machine", what: name.clone() },
         Effect::Dir { path } => Item { kind: "dir", what: path.display().to_string() },
         Effect::File { path } => Item { kind: "file", what: path.display().to_string() },
         Effect::Socket { path } => Item { kind: "socket", what: path.display().to_string() },
@@ -283,7 +229,7 @@ pub(super) fn undo_file(path: &Path, file: &mut File, territory: &Territory) -> 
     }
     end_unrecorded(&contents, &id, territory, &mut undone);
     for pending in contents.pending.iter().rev() {
-        match undo_one(&contents, pending, territory) {
+        match undo_one(&contents, &id, pending, territory) {
             Ok(existed) => {
                 if existed {
                     undone.removed.push(item(pending));
@@ -346,9 +292,15 @@ fn end_unrecorded(contents: &Contents, id: &str, territory: &Territory, undone: 
 }
 
 /// Undoes one effect; true when there was something to undo.
-fn undo_one(contents: &Contents, pending: &Pending, territory: &Territory) -> Result<bool, String> {
+fn undo_one(
+    contents: &Contents,
+    id: &str,
+    pending: &Pending,
+    territory: &Territory,
+) -> Result<bool, String> {
     let (path, is_expected): (&Path, fn(&fs::FileType) -> bool) = match &pending.effect {
         Effect::Process { .. } => return end_recorded(contents, pending),
+        Effect::Machine { name } => return machines::undo(name, id),
         Effect::Dir { path } => (path, fs::FileType::is_dir),
         Effect::File { path } => (path, |kind| kind.is_file() || kind.is_symlink()),
         Effect::Socket { path } => (path, fs::FileType::is_socket),

@@ -341,3 +341,24 @@ fn a_child_that_shares_a_dead_owners_lock_for_a_moment_does_not_hide_the_build()
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn machines_are_written_down_once_and_their_end_is_no_failure() {
+    let place = place();
+    let journal = Journal::create(&place.dirs, "t").unwrap();
+    journal.will_make_machine().unwrap();
+    journal.will_make_machine().unwrap();
+    let path = place.dirs.state().join("builds").join(format!("{}.jsonl", journal.id()));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line = format!("\"kind\":\"machine\",\"name\":\"{}\"", journal.machine_name());
+    assert_eq!(text.matches(&line).count(), 1, "{text}");
+    // A journal that names somebody else's machines is not believed.
+    let lie = "{\"record\":\"will\",\"entry\":99,\"kind\":\"machine\",\"name\":\"web01\"}\n";
+    let mut file = std::fs::File::options().append(true).open(&path).unwrap();
+    file.write_all(lie.as_bytes()).unwrap();
+    let undone = journal.undo(&crate::ui::Events::silent());
+    assert!(undone.failed.iter().any(|why| why.contains("web01")), "{undone:?}");
+    std::fs::write(&path, text).unwrap();
+    assert_eq!(journal.undo(&crate::ui::Events::silent()).failed, Vec::<String>::new());
+    assert!(!path.exists());
+}

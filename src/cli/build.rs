@@ -4,6 +4,7 @@
 
 //! `imgforge build`: builds images.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::{Global, Selection};
 use crate::build::{self, Cancel, OnError, Report, Request, StateDirs};
 use crate::host::{self, Choice, Needs, Requested};
 use crate::media::{self, FetchOptions};
+use crate::net::{self, Existing};
 use crate::target::{Checksum, Loaded};
 use crate::ui::{Failure, Kind, Outcome, Printer, Stage};
 use crate::vm::Firmware;
@@ -31,6 +33,16 @@ pub(crate) struct BuildArgs {
     /// Who runs the machine; `auto` probes what works here and says why
     #[arg(long, value_name = "auto|kvm|bhyve|qemu", default_value_t = Requested::Auto)]
     hypervisor: Requested,
+    /// Link that the machine is plugged into, a VNIC that exists already; bhyve only
+    #[arg(long, value_name = "LINK", help_heading = "Network")]
+    nic: Option<String>,
+    /// The guest's address on that link's network, where the build reaches it by SSH
+    #[arg(long, value_name = "ADDRESS", requires = "nic", help_heading = "Network")]
+    guest_address: Option<IpAddr>,
+    /// This host's address on that network, where answer files are served
+    /// [default: the one that the route to the guest begins at]
+    #[arg(long, value_name = "ADDRESS", requires = "nic", help_heading = "Network")]
+    http_address: Option<IpAddr>,
     /// Output directory; with several targets, one directory per target is made in it
     /// [default: output-TARGET-x86_64]
     #[arg(long, short, value_name = "DIR")]
@@ -90,7 +102,11 @@ async fn run_all(args: &BuildArgs, global: &Global) -> Outcome<()> {
         bios: machines().any(|machine| machine.firmware == Firmware::Bios),
         qemu_args: machines().any(|machine| !machine.qemu_args.is_empty()),
     };
-    let choice = host::choose(args.hypervisor, needs)?;
+    let network = args.nic.as_ref().map(|nic| {
+        let (guest, host) = (args.guest_address, args.http_address);
+        net::existing(&Existing { nic: nic.clone(), guest, host })
+    });
+    let choice = host::choose(args.hypervisor, needs, network.transpose()?.as_ref())?;
     for target in &targets {
         choice.driver.check(target.resolved.machine.firmware)?;
     }
@@ -99,6 +115,14 @@ async fn run_all(args: &BuildArgs, global: &Global) -> Outcome<()> {
     let say = printer.clone();
     let cancel = Cancel::install(move |text| say.notice(text))?;
     build::recover_dead(&dirs, &printer.events(""))?;
+    if choice.driver.kernel_keeps_machines() {
+        for name in build::strangers(&dirs)? {
+            let remedy = build::remedy(&name);
+            printer
+                .events("")
+                .warn(format!("the virtual machine {name} is in no journal; {remedy}"));
+        }
+    }
     let several = targets.len() > 1;
     let mut first = None;
     for target in targets {

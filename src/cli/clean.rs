@@ -33,16 +33,22 @@ pub(crate) struct CleanArgs {
 pub(super) fn run(args: &CleanArgs, _global: &Global) -> Outcome<()> {
     let dirs = StateDirs::from_env()?;
     let remains = if args.dry_run { build::survey(&dirs)? } else { build::clean(&dirs)? };
+    let strangers = build::strangers(&dirs)?;
     let cached = if args.cache { clean_cache(args.dry_run)? } else { Vec::new() };
     if args.json {
         let cached: Vec<_> =
             cached.iter().map(|(path, bytes)| json!({"path": path, "bytes": bytes})).collect();
-        output::data(&format!("{:#}\n", json!({"builds": remains, "cache": cached})))?;
+        let found = json!({"builds": remains, "cache": cached, "other_machines": strangers});
+        output::data(&format!("{found:#}\n"))?;
     } else {
         let mut text: String = remains.iter().map(|one| describe(one, args.dry_run)).collect();
         let verb = if args.dry_run { "has" } else { "removed" };
         for (path, bytes) in &cached {
             text.push_str(&format!("{verb} {} ({} MB)\n", path.display(), bytes / 1_000_000));
+        }
+        for name in &strangers {
+            let remedy = build::remedy(name);
+            text.push_str(&format!("left alone: {name}, a machine in no journal; {remedy}\n"));
         }
         output::data(&text)?;
     }

@@ -146,7 +146,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   imgforge doctor
-  imgforge doctor --json")]
+  imgforge doctor --json
+  imgforge doctor --bundle problem.txt    to send to somebody who knows")]
     Doctor(doctor::DoctorArgs),
     /// Remove what dead builds left behind, and what was kept with `--on-error keep`
     #[command(after_help = "\
@@ -225,7 +226,8 @@ fn run(cli: &Cli) -> Outcome<()> {
         Verb::Inspect(args) => inspect::run(args, global),
         Verb::Keys(args) => keys::run(args, global),
         Verb::Doctor(args) => {
-            doctor::run(args, &media::cache_dir(None, |name| std::env::var_os(name))?)
+            let cache = media::cache_dir(None, |name| std::env::var_os(name))?;
+            doctor::run(args, &cache, &global.printer())
         }
         Verb::Clean(args) => clean::run(args, global),
         Verb::Manifest(args) => manifest::run(args),

@@ -13,7 +13,7 @@ use crate::ui::{Failure, Outcome};
 use crate::vm::firmware::rom;
 use crate::vm::hv::bhyve::{Look, look};
 use crate::vm::hv::kvm::{Verdict, probe};
-use crate::vm::monitor::{Hypervisor, MonitorDriver};
+use crate::vm::monitor::{Hypervisor, LinkNetwork, MonitorDriver};
 use crate::vm::{Driver, Firmware};
 
 /// What the user asked for with `--hypervisor`.
@@ -87,16 +87,36 @@ pub struct Needs {
     pub qemu_args: bool,
 }
 
-/// Chooses a driver. Takes some tens of milliseconds, for it runs a guest on `/dev/kvm` rather
+/// Chooses a driver; `network` is the link that bhyve's machines are plugged into. Takes some tens of milliseconds, for it runs a guest on `/dev/kvm` rather
 /// than trusting the device node.
 ///
 /// # Errors
 /// What was asked for does not work here; with the step that failed and the remedy.
-pub fn choose(requested: Requested, needs: Needs) -> Outcome<Choice> {
+pub fn choose(
+    requested: Requested,
+    needs: Needs,
+    network: Option<&LinkNetwork>,
+) -> Outcome<Choice> {
     let search = Search::from_environment();
     let kernels = Kernels { kvm: &probe, bhyve: &look };
-    let own = |hypervisor, seen: &str| own(&search, hypervisor, seen);
-    choose_from(requested, needs, search.clone(), &kernels, &own)
+    let own = |hypervisor, seen: &str| own(&search, hypervisor, seen, network);
+    let choice = choose_from(requested, needs, search.clone(), &kernels, &own)?;
+    if let Some(network) = network {
+        needs_a_link(choice.driver.name(), network)?;
+    }
+    Ok(choice)
+}
+
+/// Only bhyve plugs its machines into a link of the host.
+fn needs_a_link(driver: &str, network: &LinkNetwork) -> Outcome<()> {
+    if driver == Hypervisor::Bhyve.name() {
+        return Ok(());
+    }
+    Err(Failure::input("a link is for machines of bhyve, which is not what runs them here")
+        .fact("link", &network.link.name)
+        .fact("hypervisor", driver)
+        .hint("leave out `--nic`: this hypervisor's machines have a network in user mode")
+        .hint("or ask for `--hypervisor bhyve`, which says what it lacks"))
 }
 
 /// Judges of this host's kernels.
@@ -140,12 +160,11 @@ fn choose_from(
                 }
             }
             verdict => match (kernels.bhyve)() {
-                Look::Usable(found) => {
-                    match suits(needs, || own(Hypervisor::Bhyve, &found.to_string())) {
-                        Ok(choice) => Ok(choice),
-                        Err(why) => translated(search, &format!("bhyve works; {why}")),
-                    }
-                }
+                Look::Usable(found) => match beyond_us(needs) {
+                    // What bhyve lacks then is said, not made up for by emulation.
+                    None => own(Hypervisor::Bhyve, &found.to_string()),
+                    Some(why) => translated(search, &format!("bhyve works; {why}")),
+                },
                 Look::Unusable(failure) => translated(search, failure.summary()),
                 Look::Absent(_) => translated(search, &verdict.to_string()),
             },
@@ -155,20 +174,53 @@ fn choose_from(
 
 /// Our own monitor, when it can do what the machines need; else why not.
 fn suits(needs: Needs, own: impl FnOnce() -> Outcome<Choice>) -> Result<Choice, String> {
+    match beyond_us(needs) {
+        Some(why) => Err(why.into()),
+        None => own().map_err(|failure| failure.summary().to_owned()),
+    }
+}
+
+/// What the machines need that our own monitor does not have.
+fn beyond_us(needs: Needs) -> Option<&'static str> {
     match needs {
-        Needs { bios: true, .. } => Err("a target asks for BIOS firmware".into()),
-        Needs { qemu_args: true, .. } => Err("a target has arguments for QEMU".into()),
-        _ => own().map_err(|failure| failure.summary().to_owned()),
+        Needs { bios: true, .. } => Some("a target asks for BIOS firmware"),
+        Needs { qemu_args: true, .. } => Some("a target has arguments for QEMU"),
+        _ => None,
     }
 }
 
 /// imgforge itself is the monitor.
-fn own(search: &Search, hypervisor: Hypervisor, seen: &str) -> Outcome<Choice> {
-    let firmware = rom::Search::from_environment();
-    let driver = MonitorDriver::new(hypervisor, firmware, search.setpriv())?;
+fn own(
+    search: &Search,
+    hypervisor: Hypervisor,
+    seen: &str,
+    network: Option<&LinkNetwork>,
+) -> Outcome<Choice> {
+    let (firmware, leash) = (rom::Search::from_environment(), search.setpriv());
+    let driver = match (hypervisor, network) {
+        (Hypervisor::Kvm, _) => MonitorDriver::kvm(firmware, leash)?,
+        (Hypervisor::Bhyve, Some(network)) => {
+            MonitorDriver::bhyve(firmware, leash, network.clone())?
+        }
+        (Hypervisor::Bhyve, None) => return Err(no_link()),
+    };
     driver.check(Firmware::Uefi)?;
     let line = format!("{} by imgforge: {seen}", driver.name());
     Ok(Choice { driver: Arc::new(driver), line })
+}
+
+/// bhyve's machines have no network of their own.
+fn no_link() -> Failure {
+    Failure::input("bhyve's machines need a link, and none is named")
+        .because("the kernel carries their frames to a VNIC")
+        .hint("`dladm show-vnic` lists those of this zone; one without an address on it will do")
+        .hint(
+            "make one beside an address of this zone: `dladm create-etherstub -t images0`, \
+             `dladm create-vnic -t -l images0 vm0`, `dladm create-vnic -t -l images0 dhcp0`, \
+             `ipadm create-if -t dhcp0`, \
+             `ipadm create-addr -t -T static -a local=10.0.0.1/24 dhcp0/a`",
+        )
+        .hint("then build with `--nic vm0 --guest-address 10.0.0.10`")
 }
 
 fn accelerated(search: Search, verdict: &Verdict, why: &str) -> Outcome<Choice> {
@@ -188,6 +240,7 @@ fn translated(search: Search, why: &str) -> Outcome<Choice> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::vm::hv::Link;
     use crate::vm::hv::bhyve::Found;
 
     fn usable() -> Verdict {
@@ -243,6 +296,29 @@ mod tests {
         }
         let line = pick(Requested::Auto, Needs { bios: true, qemu_args: false });
         assert!(line.contains("TCG") && line.ends_with("BIOS firmware"), "{line}");
+    }
+
+    #[test]
+    fn bhyve_says_what_its_network_lacks_and_others_take_no_link() {
+        let own = |hypervisor, seen: &str| own(&Search::from_environment(), hypervisor, seen, None);
+        let kernels = Kernels { kvm: &unusable, bhyve: &works };
+        for requested in [Requested::Auto, Requested::Bhyve] {
+            let search = Search::from_environment();
+            let chosen = choose_from(requested, Needs::default(), search, &kernels, &own);
+            let text = chosen.unwrap_err().to_string();
+            for part in ["none is named", "dladm create-vnic", "ipadm create-addr", "--nic vm0"] {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+        let network = LinkNetwork {
+            link: Link { name: "vm7".into(), mtu: None },
+            mac: [2; 6],
+            guest: [10, 0, 0, 2].into(),
+            host: [10, 0, 0, 1].into(),
+        };
+        needs_a_link("bhyve", &network).unwrap();
+        let text = needs_a_link("kvm", &network).unwrap_err().to_string();
+        assert!(text.contains("vm7") && text.contains("leave out `--nic`"), "{text}");
     }
 
     #[test]

@@ -7,8 +7,11 @@
 //! [`choose`] picks who runs the virtual machines and says why; [`examine`] checks everything that
 //! a build will need and names the remedy for what is missing.
 
+mod bundle;
+pub(crate) mod command;
 mod doctor;
 mod hypervisor;
 
+pub use bundle::{Bundle, logs, platform, trial};
 pub use doctor::{Finding, Host, Places, Report, Severity, examine};
 pub use hypervisor::{Choice, Needs, Requested, choose};

@@ -4,8 +4,11 @@
 
 //! The build network.
 //!
-//! Today QEMU's user-mode network, which needs no privileges and nothing of the host: the guest
+//! On Linux a network in user mode, which needs no privileges and nothing of the host: the guest
 //! sits behind an address translation of its own and reaches the host's loopback services at a
-//! fixed address.
+//! fixed address. Under bhyve a link of the host, today one that exists already.
 
+mod existing;
 pub mod user;
+
+pub use existing::{Existing, existing};

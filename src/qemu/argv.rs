@@ -234,6 +234,7 @@ mod tests {
     fn spec() -> MachineSpec {
         MachineSpec {
             name: "debian-13".into(),
+            kernel_name: String::new(),
             cpus: 2,
             memory_mib: 2048,
             firmware: Firmware::Uefi,

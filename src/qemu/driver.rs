@@ -57,7 +57,7 @@ impl QemuDriver {
         let leash = self.search.setpriv().filter(|_| !spec.may_outlive_us);
         let process =
             Process::spawn(&self.program.path, &arguments, leash.as_deref(), Vec::new()).await?;
-        let (qmp, events) = match shake_hands(&spec.run_dir, &process).await {
+        let (qmp, events) = match shake_hands(&spec.run_dir, &process, STARTING).await {
             Ok(session) => session,
             Err(error) => return Err(self.not_started(&process, &arguments, error).await),
         };

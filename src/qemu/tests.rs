@@ -59,6 +59,7 @@ fn bench(code: &[&[u8]]) -> Bench {
     std::fs::OpenOptions::new().write(true).open(&disk).unwrap().set_len(8 << 20).unwrap();
     let spec = MachineSpec {
         name: "test".into(),
+        kernel_name: String::new(),
         cpus: 1,
         memory_mib: 64,
         firmware: Firmware::Bios,

@@ -33,6 +33,9 @@ pub struct Forward {
 pub struct MachineSpec {
     /// Name, shown in process lists; `[a-z0-9.-]`.
     pub name: String,
+    /// Begins the machine's name in the kernel, where machines have names there, and is no other
+    /// build's.
+    pub kernel_name: String,
     /// Virtual processors.
     pub cpus: u32,
     /// Guest memory in MiB.
@@ -118,6 +121,12 @@ pub trait Driver: Send + Sync {
 
     /// The program that becomes the monitor process, for the journal.
     fn monitor_program(&self) -> &str;
+
+    /// Whether the kernel knows machines by their names, so that one may be there when its monitor is
+    /// gone.
+    fn kernel_keeps_machines(&self) -> bool {
+        false
+    }
 
     /// Programs that serve the monitor, by all the names that a process list may give them. They
     /// name a file below the run directory on their command line.

@@ -34,13 +34,13 @@ use super::dev::pci::{Pci, Spaces, bridges};
 use super::dev::pm::PowerManagement;
 use super::dev::reset::ResetRegister;
 use super::dev::virtio::{
-    Block, Disk, Frames, Net, OffloadedNet, Rng, Scsi, ScsiCd, Transport, VirtioDevice,
+    Block, Disk, Frames, Net, OffloadedNet, Rng, Scsi, ScsiCd, VirtioDevice, plug,
 };
 use super::dev::{Request, Requests};
 use super::firmware::acpi;
 use super::firmware::boot_order::BootDevice;
 use super::firmware::rom::{Profile, Rom};
-use super::hv::Vm;
+use super::hv::{Link, Vm};
 use super::vcpu::{Buses, Run, Threads};
 use crate::ui::Outcome;
 
@@ -82,7 +82,7 @@ pub enum Wire {
     /// A cable, whose frames this process carries.
     Cable(Arc<dyn Frames>),
     /// A link of the host, whose frames the kernel carries.
-    Link(String),
+    Link(Link),
 }
 
 /// What outlives a guest's reset.
@@ -232,7 +232,7 @@ impl<'a> Slots<'a> {
     fn virtio(&mut self, slot: u8, device: Arc<dyn VirtioDevice>) -> Outcome<()> {
         let memory = self.vm.memory();
         let sink = wires::messages(self.vm);
-        let function = Transport::function(device, memory, sink, &self.spaces)?;
+        let function = plug(device, memory, sink, &self.spaces)?;
         self.pci.insert(slot, 0, function)
     }
 

@@ -81,13 +81,15 @@ pub(crate) async fn words_after(process: &Process, error: &QmpError) -> String {
     process.last_words().text()
 }
 
-/// Connects to a monitor as soon as it listens; ends early when it does.
+/// Connects to a monitor as soon as it listens, which takes at most as long as said; ends early when
+/// it does.
 pub(crate) async fn shake_hands(
     run_dir: &Path,
     process: &Process,
+    starting: Duration,
 ) -> Result<(Qmp, mpsc::Receiver<QmpEvent>), QmpError> {
     let socket = run_dir.join(QMP_SOCKET);
-    let deadline = Instant::now() + STARTING;
+    let deadline = Instant::now() + starting;
     let mut end = process.end();
     let mut ticks = interval(TRYING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -105,7 +107,7 @@ pub(crate) async fn shake_hands(
     };
     tokio::select! {
         answer = timeout_at(deadline, connect) => answer.unwrap_or_else(|_| {
-            Err(QmpError::Silent { command: "connect".into(), after: STARTING })
+            Err(QmpError::Silent { command: "connect".into(), after: starting })
         }),
         _ = end.wait() => Err(QmpError::Closed("the monitor ended".into())),
     }

@@ -6,6 +6,8 @@
 //! each structure once, in a macro that also keeps a list of them. The list is what
 //! `cargo run --example abi` prints, one fact a line, for a comparison with an illumos' own headers.
 
+use std::borrow::Cow;
+
 /// A structure as the compiler lays it out.
 #[derive(Debug)]
 pub(super) struct Structure {
@@ -102,6 +104,18 @@ macro_rules! structures {
 
 pub(super) use {constants, enumerations, structures};
 
+/// The name of a call, or its number when it has none here.
+pub(super) fn name(request: u32) -> Cow<'static, str> {
+    /// Requests begin with letters; smaller numbers are flags.
+    const FIRST: u64 = 0x56_0000;
+    let layers = [super::bhyve::abi::LAYER, super::viona::abi::LAYER];
+    let mut all = layers.iter().flat_map(|layer| layer.constants);
+    match all.find(|(_, value)| *value >= FIRST && *value == u64::from(request)) {
+        Some((name, _)) => Cow::Borrowed(name),
+        None => Cow::Owned(format!("{request:#x}")),
+    }
+}
+
 /// Everything that the raw layers hold, one fact a line: `S|struct|size|align`,
 /// `F|struct|field|offset`, `C|constant|value`, `E|enum|name|value`; numbers are decimal.
 pub fn lines() -> Vec<String> {
@@ -130,6 +144,13 @@ mod tests {
 
     /// What illumos' headers hold, measured with a C compiler.
     const EXPECTED: &str = include_str!("abi_expected.txt");
+
+    #[test]
+    fn calls_have_their_names() {
+        assert_eq!(name(0x76_7001), "VM_RUN");
+        assert_eq!(name(0x56_4303), "VNA_IOC_VERSION");
+        assert_eq!(name(1), "0x1");
+    }
 
     #[test]
     fn the_raw_layers_are_what_illumos_headers_say() {

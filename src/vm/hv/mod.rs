@@ -13,6 +13,8 @@ pub mod viona;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::dev::virtio::Offload;
 use super::memory::{DeviceMemory, Memory};
 use crate::ui::{Failure, Outcome};
@@ -26,6 +28,16 @@ pub struct KernelDevices {
     pub hpet: bool,
     /// The ACPI timer at port 0x408.
     pub pm_timer: bool,
+}
+
+/// A link of the host, such as a VNIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its largest packet, when it is known.
+    pub mtu: Option<u16>,
 }
 
 /// A virtual machine in the kernel: its memory, interrupt controllers and vCPUs. Dropping the last
@@ -85,8 +97,8 @@ pub trait Vm: Send + Sync {
     ///
     /// # Errors
     /// When there is no such link, it is in use, or this kernel has nothing of the kind.
-    fn link(&self, name: &str) -> Outcome<Arc<dyn Offload>> {
-        Err(Failure::input("this hypervisor serves no links of the host").fact("link", name))
+    fn link(&self, link: &Link) -> Outcome<Arc<dyn Offload>> {
+        Err(Failure::input("this hypervisor serves no links of the host").fact("link", &link.name))
     }
 
     /// Makes the vCPU return from [`Vcpu::run`] soon with [`VcpuExit::Again`], or not enter it the

@@ -14,11 +14,12 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-use super::abi::Plain;
+use super::abi::{self, Plain};
 
 /// A call that takes a pointer to a `T`.
 pub(super) struct Call<T> {
@@ -84,7 +85,12 @@ impl Node {
     /// As the system says.
     pub(super) fn open(path: &str, flags: OFlag) -> io::Result<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | flags;
-        Ok(Self(Arc::new(File::from(open(path, flags, Mode::empty())?))))
+        let result = open(path, flags, Mode::empty());
+        match &result {
+            Ok(opened) => tracing::trace!("open {path} = {}", opened.as_raw_fd()),
+            Err(errno) => tracing::trace!("open {path} = {}", io::Error::from(*errno)),
+        }
+        Ok(Self(Arc::new(File::from(result?))))
     }
 
     /// The open file, for a mapping that holds on to it.
@@ -103,9 +109,22 @@ impl Node {
     /// `argument` must be what the request takes: a pointer to memory that the kernel may read and
     /// write as far as it does for this request, or a number.
     pub(super) unsafe fn ioctl(&self, request: u32, argument: *mut c_void) -> io::Result<c_int> {
+        // For a listener only: nobody listens while a guest runs.
+        let begin = tracing::enabled!(tracing::Level::TRACE).then(Instant::now);
+        if begin.is_some() {
+            tracing::trace!("{} ...", abi::name(request));
+        }
         // SAFETY: the caller's promise.
         let result = unsafe { libc::ioctl(self.descriptor(), request as _, argument) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+        let result = if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) };
+        if let Some(begin) = begin {
+            let (name, micros) = (abi::name(request), begin.elapsed().as_micros());
+            match &result {
+                Ok(value) => tracing::trace!("{name} = {value}, {micros} us"),
+                Err(error) => tracing::trace!("{name} = {error}, {micros} us"),
+            }
+        }
+        result
     }
 
     /// A call whose structure goes in, comes back, or both.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::ui::{Failure, Outcome};
+use crate::vm::hv::Link;
 
 /// Longest document; it has about a kilobyte.
 const LONGEST: u64 = 256 << 10;
@@ -28,6 +29,16 @@ pub enum Hypervisor {
     Bhyve,
 }
 
+impl Hypervisor {
+    /// The word that users type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Bhyve => "bhyve",
+        }
+    }
+}
+
 /// One machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +47,8 @@ pub struct MonitorConfig {
     pub name: String,
     /// The kernel.
     pub hypervisor: Hypervisor,
+    /// The machine's name in the kernel, where machines have names there; a number follows.
+    pub kernel_name: String,
     /// vCPUs, 1 to 8.
     pub cpus: u32,
     /// Guest memory.
@@ -59,7 +72,7 @@ pub struct MonitorConfig {
     pub network: Option<PathBuf>,
     /// A link of the host, such as a VNIC, in place of that process; bhyve only.
     #[serde(default)]
-    pub link: Option<String>,
+    pub link: Option<Link>,
     /// The address of its network interface.
     pub mac: [u8; 6],
     /// Where the control socket shall be.
@@ -114,6 +127,7 @@ mod tests {
         MonitorConfig {
             name: "debian".into(),
             hypervisor: Hypervisor::Kvm,
+            kernel_name: "imgforge-12345678".into(),
             cpus: 2,
             memory_mib: 1024,
             firmware: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
@@ -148,6 +162,15 @@ mod tests {
             let failure = MonitorConfig::read(text.as_slice()).unwrap_err();
             assert!(failure.summary().contains(why), "{failure}");
         }
+        let link = || Some(Link { name: "vm0".into(), mtu: None });
+        let (process, bhyve) = (Some("net.sock".into()), Hypervisor::Bhyve);
+        let two = MonitorConfig { link: link(), network: process, hypervisor: bhyve, ..config() };
+        for wrong in [two, MonitorConfig { link: link(), ..config() }] {
+            let failure = MonitorConfig::read(&*serde_json::to_vec(&wrong).unwrap()).unwrap_err();
+            assert!(failure.summary().contains("with bhyve, a link"), "{failure}");
+        }
+        let right = MonitorConfig { link: link(), hypervisor: bhyve, ..config() };
+        assert_eq!(MonitorConfig::read(&*serde_json::to_vec(&right).unwrap()).unwrap(), right);
         for nonsense in [&b""[..], b"{}", b"[1]", b"\xff"] {
             assert!(MonitorConfig::read(nonsense).is_err());
         }

@@ -5,24 +5,24 @@
 //! The driver of our own monitor: this program once more, as a child process.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
 use super::config::{Hypervisor, MonitorConfig};
-use super::passt::{self, Network};
+use super::network::{LinkNetwork, Network, Plugged};
+use super::passt;
 use crate::ui::{Failure, Outcome};
 use crate::vm::child::{
     ChildMachine, PID_FILE, Parts, Process, QMP_SOCKET, Qmp, QmpError, QmpEvent, STARTING,
     VARIABLES, VNC_SOCKET, prepare, shake_hands, words_after,
 };
 use crate::vm::firmware::rom::{Profile, Rom, Search};
+use crate::vm::hv::bhyve;
 use crate::vm::{Driver, Firmware, Machine, MachineSpec};
-
-/// Locally administered; there is one machine on each of these networks.
-const MAC: [u8; 6] = [0x02, 0x49, 0x4d, 0x47, 0x00, 0x01];
 
 /// The monitor's log, beside the serial port's.
 const LOG: &str = "monitor.log";
@@ -34,20 +34,37 @@ pub struct MonitorDriver {
     program: PathBuf,
     firmware: Search,
     leash: Option<PathBuf>,
+    network: Network,
 }
 
 impl MonitorDriver {
-    /// A driver whose monitor is the program that is running, on that kernel. `leash` is `setpriv` where the host
-    /// has it.
+    /// A driver whose monitor is the program that is running, on Linux KVM. `leash` is `setpriv`
+    /// where the host has it.
     ///
     /// # Errors
     /// When the program does not know where it is, or passt is missing.
-    pub fn new(hypervisor: Hypervisor, firmware: Search, leash: Option<PathBuf>) -> Outcome<Self> {
-        let program = std::env::current_exe().map_err(|error| {
-            Failure::build("this program does not know its own file").because(error)
-        })?;
+    pub fn kvm(firmware: Search, leash: Option<PathBuf>) -> Outcome<Self> {
         passt::find()?;
-        Ok(Self { hypervisor, program, firmware, leash })
+        let network = Network::User;
+        Ok(Self { hypervisor: Hypervisor::Kvm, program: own_program()?, firmware, leash, network })
+    }
+
+    /// The same on bhyve, whose machines are plugged into a link.
+    ///
+    /// # Errors
+    /// When the program does not know where it is.
+    pub fn bhyve(firmware: Search, leash: Option<PathBuf>, link: LinkNetwork) -> Outcome<Self> {
+        let (hypervisor, network) = (Hypervisor::Bhyve, Network::Link(link));
+        Ok(Self { hypervisor, program: own_program()?, firmware, leash, network })
+    }
+
+    /// How long the monitor may take to its control socket: the machine is made before.
+    fn starting(&self) -> Duration {
+        match self.hypervisor {
+            Hypervisor::Kvm => STARTING,
+            // The monitor gives up first, and says why.
+            Hypervisor::Bhyve => bhyve::STARTING + STARTING,
+        }
     }
 
     fn rom(&self) -> Outcome<Rom> {
@@ -64,8 +81,8 @@ impl MonitorDriver {
         prepare(&spec.run_dir, Some(&rom.variables))?;
         let guest_ports: Vec<u16> =
             spec.forwards.iter().map(|forward| forward.guest_port).collect();
-        let network = passt::start(&spec.run_dir, &guest_ports, leash).await?;
-        let config = serde_json::to_vec(&config(self.hypervisor, spec, &rom, &network)).map_err(
+        let plugged = self.network.plug(&spec.run_dir, &guest_ports, leash).await?;
+        let config = serde_json::to_vec(&config(self.hypervisor, spec, &rom, &plugged)).map_err(
             |error| Failure::build("the monitor cannot be told what machine to be").because(error),
         )?;
         let arguments = [
@@ -75,25 +92,31 @@ impl MonitorDriver {
         ];
         let process = Process::spawn(&self.program, &arguments, leash, config).await?;
         let started = async {
-            let (qmp, events) = shake_hands(&spec.run_dir, &process).await?;
+            let (qmp, events) = shake_hands(&spec.run_dir, &process, self.starting()).await?;
             qmp.execute("cont", Value::Null, STARTING).await?;
             Ok::<_, QmpError>((qmp, events))
         };
         match started.await {
-            Ok((qmp, events)) => Ok(machine(spec, network, process, qmp, events)),
+            Ok((qmp, events)) => Ok(machine(spec, plugged, process, qmp, events)),
             Err(error) => Err(not_started(&process, error).await),
         }
     }
 }
 
+fn own_program() -> Outcome<PathBuf> {
+    std::env::current_exe()
+        .map_err(|error| Failure::build("this program does not know its own file").because(error))
+}
+
 fn machine(
     spec: &MachineSpec,
-    network: Network,
+    plugged: Plugged,
     process: Process,
     qmp: Qmp,
     events: tokio::sync::mpsc::Receiver<QmpEvent>,
 ) -> ChildMachine {
-    let ports: BTreeMap<_, _> = network.ports.into_iter().collect();
+    let (ports, helper) = plugged.into_parts();
+    let ports: BTreeMap<_, _> = ports.into_iter().collect();
     ChildMachine::new(Parts {
         process,
         qmp,
@@ -102,7 +125,7 @@ fn machine(
         vnc: spec.run_dir.join(VNC_SOCKET),
         disk: spec.disk.clone(),
         has_cdrom: spec.cdrom.is_some(),
-        helpers: vec![network.process],
+        helpers: helper.into_iter().collect(),
     })
 }
 
@@ -110,11 +133,16 @@ fn config(
     hypervisor: Hypervisor,
     spec: &MachineSpec,
     rom: &Rom,
-    network: &Network,
+    plugged: &Plugged,
 ) -> MonitorConfig {
+    let (network, link) = match plugged {
+        Plugged::User(network) => (Some(network.socket.clone()), None),
+        Plugged::Link(network, _) => (None, Some(network.link.clone())),
+    };
     MonitorConfig {
         name: spec.name.clone(),
         hypervisor,
+        kernel_name: spec.kernel_name.clone(),
         cpus: spec.cpus,
         memory_mib: spec.memory_mib,
         firmware: rom.path.clone(),
@@ -124,9 +152,9 @@ fn config(
         cdrom: spec.cdrom.clone(),
         serial_log: spec.serial_log.clone(),
         log: spec.serial_log.with_file_name(LOG),
-        network: Some(network.socket.clone()),
-        link: None,
-        mac: MAC,
+        network,
+        link,
+        mac: plugged.mac(),
         control: spec.run_dir.join(QMP_SOCKET),
         vnc: spec.run_dir.join(VNC_SOCKET),
         stop_at_reset: spec.stop_at_reset,
@@ -145,26 +173,27 @@ async fn not_started(process: &Process, error: QmpError) -> Failure {
 #[async_trait]
 impl Driver for MonitorDriver {
     fn name(&self) -> &'static str {
-        match self.hypervisor {
-            Hypervisor::Kvm => "kvm",
-            Hypervisor::Bhyve => "bhyve",
-        }
+        self.hypervisor.name()
     }
 
     fn monitor_program(&self) -> &str {
         self.program.to_str().unwrap_or("imgforge")
     }
 
+    fn kernel_keeps_machines(&self) -> bool {
+        self.hypervisor == Hypervisor::Bhyve
+    }
+
     fn helper_programs(&self) -> &[&'static str] {
-        passt::NAMES
+        self.network.programs()
     }
 
     fn guest_view_of_host(&self) -> IpAddr {
-        IpAddr::V4(passt::HOST)
+        self.network.host_for_guest()
     }
 
     fn host_address(&self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::LOCALHOST)
+        self.network.host()
     }
 
     fn check(&self, firmware: Firmware) -> Outcome<()> {

@@ -9,7 +9,9 @@ mod control;
 mod driver;
 mod log;
 mod machine;
+mod network;
 mod passt;
+mod privileges;
 #[cfg(target_os = "linux")]
 #[path = "sandbox_linux.rs"]
 mod sandbox;
@@ -21,4 +23,5 @@ mod serve;
 pub use config::{Hypervisor, MonitorConfig};
 pub use control::{ControlSocket, Controls, Moved};
 pub use driver::MonitorDriver;
+pub use network::LinkNetwork;
 pub use serve::serve;

@@ -11,6 +11,8 @@ mod seccomp;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 
+use super::Hypervisor;
+
 /// Memory of the monitor itself, beside the guest's, in MiB.
 const OWN_MIB: u64 = 1024;
 /// Files that may be open.
@@ -18,12 +20,13 @@ const FILES: u64 = 256;
 
 /// Gives up what is not needed any more. What a system does not have is left out: each of these is
 /// a second line of defence.
-pub(super) fn enter(guest_mib: u64) {
+pub(super) fn enter(hypervisor: Hypervisor, guest_mib: u64) {
+    let mappings = seccomp::guest_mappings(hypervisor);
     let limits = [
         // No core file: it would hold the guest's memory, secrets included.
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_NOFILE, FILES),
-        (Resource::RLIMIT_AS, guest_mib.saturating_add(OWN_MIB) << 20),
+        (Resource::RLIMIT_AS, guest_mib.saturating_mul(mappings).saturating_add(OWN_MIB) << 20),
     ];
     let limits = limits.map(|(resource, limit)| setrlimit(resource, limit, limit));
     // No program that is started from here can gain any privilege, and nobody else may look into
@@ -32,7 +35,7 @@ pub(super) fn enter(guest_mib: u64) {
     for error in limits.into_iter().chain(privileges).filter_map(Result::err) {
         tracing::debug!("a privilege could not be given up: {error}");
     }
-    if let Err(error) = seccomp::enter() {
+    if let Err(error) = seccomp::enter(hypervisor) {
         tracing::warn!("the monitor runs without a filter for its system calls: {error}");
     }
 }

@@ -16,7 +16,7 @@ use super::config::{Hypervisor, MonitorConfig};
 use super::control::ControlSocket;
 use super::log;
 use super::machine::{Machine, MakeVm, Stop};
-use super::sandbox;
+use super::{privileges, sandbox};
 use crate::ui::{Failure, Outcome};
 use crate::vm::board::{Backends, Plan, Sink, Wire};
 use crate::vm::cable::StreamCable;
@@ -43,7 +43,8 @@ pub fn serve(config: &MonitorConfig, pid_file: &Path) -> Outcome<()> {
     )?;
     write_pid(pid_file)?;
     let control = ControlSocket::listen(&config.control, Arc::clone(&machine) as _)?;
-    sandbox::enter(config.memory_mib);
+    privileges::give_up();
+    sandbox::enter(config.hypervisor, config.memory_mib);
     let outcome = run(config, &machine, &control);
     machine.remove_board();
     outcome
@@ -80,7 +81,10 @@ fn hypervisor(config: &MonitorConfig) -> MakeVm {
     let (memory, cpus) = (config.memory_mib << 20, config.cpus);
     match config.hypervisor {
         Hypervisor::Kvm => Box::new(move || kvm::create(memory, cpus)),
-        Hypervisor::Bhyve => Box::new(move || bhyve::create(memory, cpus)),
+        Hypervisor::Bhyve => {
+            let stem = config.kernel_name.clone();
+            Box::new(move || bhyve::create(&stem, memory, cpus))
+        }
     }
 }
 

@@ -44,6 +44,11 @@ impl Msix {
         self.vectors
     }
 
+    /// Whether the driver uses vectors at all.
+    pub fn is_enabled(&self) -> bool {
+        self.state().control & ENABLE != 0
+    }
+
     /// Sends a vector's message, or holds it back while it is masked. Without MSI-X enabled, and
     /// for vectors that do not exist, nothing happens.
     pub fn trigger(&self, vector: u16) {

@@ -2,7 +2,7 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-//! Virtio over PCI, modern only: a transport, and the devices that a guest needs to be installed.
+//! Virtio over PCI: a transport, and the devices that a guest needs to be installed.
 //!
 //! A device says what it is and serves its rings; everything that the guest programs is in
 //! [`Transport`]. Each device has one thread of its own, which the transport wakes: a vCPU never
@@ -12,6 +12,7 @@ mod block;
 mod block_file;
 mod disk;
 mod interrupts;
+mod legacy;
 #[cfg(test)]
 mod mock;
 mod net;
@@ -27,6 +28,11 @@ mod worker;
 
 use std::sync::Arc;
 
+use super::MsiSink;
+use super::pci::{Function, Spaces};
+use crate::ui::Outcome;
+use crate::vm::memory::Memory;
+
 pub use block::{Block, BlockStats};
 pub use block_file::RawFile;
 pub use disk::Disk;
@@ -41,6 +47,25 @@ pub use transport::Transport;
 
 /// Makes a device look at its rings again; from any thread, never blocks.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Makes the PCI function of a device, to be plugged into any slot: modern, unless whoever serves
+/// its rings knows only those of before VIRTIO 1.0.
+///
+/// # Errors
+/// When the system has no thread for it.
+pub fn plug(
+    device: Arc<dyn VirtioDevice>,
+    memory: Memory,
+    sink: Arc<dyn MsiSink>,
+    spaces: &Arc<Spaces>,
+) -> Outcome<Function> {
+    match device.offload() {
+        Some(offload) if !offload.is_modern() => {
+            Ok(legacy::LegacyTransport::function(device, offload, sink, spaces))
+        }
+        _ => Transport::function(device, memory, sink, spaces),
+    }
+}
 
 /// What kind of device it is: the virtio device number and the PCI class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

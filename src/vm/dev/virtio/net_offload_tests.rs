@@ -51,6 +51,10 @@ impl Offload for Kernel {
         !self.refuses
     }
 
+    fn detach(&self, queue: u16) {
+        self.tell(format!("no ring {queue}"));
+    }
+
     fn notify(&self, queue: u16) {
         self.tell(format!("notify {queue}"));
     }

@@ -13,6 +13,12 @@ pub type Signal = Box<dyn Fn(u16) + Send + Sync>;
 /// Serves the rings of one device. Called from vCPU threads; the addresses are the guest's, so
 /// whatever serves them must check them.
 pub trait Offload: Send + Sync {
+    /// Whether it serves the rings of a modern device; else only those of before VIRTIO 1.0, where
+    /// the three parts lie behind one another.
+    fn is_modern(&self) -> bool {
+        true
+    }
+
     /// Feature bits that it can do.
     fn features(&self) -> u64;
 
@@ -25,6 +31,9 @@ pub trait Offload: Send + Sync {
     /// Takes a ring into use: its size, and the addresses of descriptor table, available ring and
     /// used ring. False when it cannot be. [`Offload::set_message`] follows.
     fn attach(&self, queue: u16, size: u16, addresses: [u64; 3]) -> bool;
+
+    /// Takes a ring out of use.
+    fn detach(&self, queue: u16);
 
     /// The driver has put something into a ring.
     fn notify(&self, queue: u16);

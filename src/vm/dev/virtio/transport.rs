@@ -300,7 +300,7 @@ impl Transport {
 
 /// Tells the one who serves the rings where their interrupts go, and takes those that it cannot
 /// deliver itself.
-fn connect(
+pub(super) fn connect(
     offload: &Arc<dyn Offload>,
     msix: &Arc<Msix>,
     interrupts: &Arc<Interrupts>,

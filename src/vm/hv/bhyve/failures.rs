@@ -12,16 +12,15 @@ use crate::vm::hv::node::is;
 
 pub(super) const CONTROL: &str = "/dev/vmmctl";
 /// Names of this program's machines begin with it.
-pub(super) const PREFIX: &str = "imgforge-";
+pub const PREFIX: &str = "imgforge-";
 /// The newest version whose rules are known.
 pub(super) const NEWEST: u32 = 18;
 const MIB: u64 = 1 << 20;
 
 /// What an operator does to give a zone the devices.
-const ZONE: &str = "zonecfg -z ZONE 'add device; set match=\"vmm*\"; end; \
-                    add device; set match=viona; end; add device; set match=dld; end; \
-                    set limitpriv=default,net_rawaccess,proc_clock_highres,proc_lock_memory,\
-                    sys_admin'";
+const ZONE: &str = "zonecfg -z ZONE 'set limitpriv=default,proc_clock_highres,sys_dl_config; \
+                    add device; set match=\"/dev/viona\"; end; \
+                    add device; set match=\"/dev/vmm*\"; end'";
 
 /// Whether there is no control node.
 pub(super) fn is_absent(error: &io::Error) -> bool {
@@ -35,7 +34,14 @@ pub(super) fn no_control(error: io::Error) -> Failure {
             .fact("device", CONTROL)
             .because(error)
             .fact("zonecfg", ZONE)
-            .hint("have the operator run the line above in the global zone, then reboot the zone")
+            .hint(
+                "build in a zone of the brand `builder`, which has the devices (and needs that \
+                 `limitpriv`)",
+            )
+            .hint(
+                "or have the operator run the line above in the global zone for this one, and reboot \
+                 it: `docs/first-run-on-smartos.md` tells all of it",
+            )
             .hint("on other systems use `--hypervisor auto`");
     }
     if is(&error, libc::EACCES) || is(&error, libc::EPERM) {

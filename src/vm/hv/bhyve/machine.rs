@@ -23,7 +23,7 @@ use crate::ui::{Failure, Outcome};
 use crate::vm::dev::virtio::Offload;
 use crate::vm::hv::node::is;
 use crate::vm::hv::viona::Viona;
-use crate::vm::hv::{KernelDevices, Vcpu, Vm};
+use crate::vm::hv::{KernelDevices, Link, Vcpu, Vm};
 use crate::vm::memory::{DeviceMemory, Memory, layout};
 
 const PAGE: usize = 4096;
@@ -118,9 +118,36 @@ impl BhyveVm {
         self.instance.reset_vcpu(number)?;
         self.instance.sleep_on_halt(number)?;
         self.instance.disable_x2apic(number)?;
+        self.choose_cpuid(number);
         // All wait to be started, the first one too, if it is not told otherwise.
         self.instance.set_running(number, number == 0)?;
         self.instance.activate(number)
+    }
+
+    /// What CPUID says is the kernel's choice, which is the default, too: the host's leaves without
+    /// what cannot be had in a guest, with the topology and the hypervisor's own leaf.
+    fn choose_cpuid(&self, number: i32) {
+        match self.instance.set_usual_cpuid(number) {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!("vcpu {number}: this kernel knows one kind of CPUID only"),
+            Err(error) => tracing::warn!("vcpu {number}: CPUID stays as it was: {error}"),
+        }
+    }
+
+    /// What the kernel counted, for the monitor's log.
+    fn tell_statistics(&self) {
+        for vcpu in 0..self.kicks.len() {
+            match self.instance.statistics(vcpu as i32) {
+                Ok(counters) => {
+                    let counters = counters.iter().map(|(name, value)| format!("{name} {value}"));
+                    let counters: Vec<_> = counters.collect();
+                    tracing::debug!("vcpu {vcpu} in the kernel: {}", counters.join(", "));
+                }
+                Err(error) => {
+                    tracing::debug!("the kernel's counters of vcpu {vcpu} are not known: {error}");
+                }
+            }
+        }
     }
 
     fn lower(&self, line: u32) -> io::Result<()> {
@@ -138,6 +165,7 @@ impl BhyveVm {
 
 impl Drop for BhyveVm {
     fn drop(&mut self) {
+        self.tell_statistics();
         if self.destroys_itself {
             return;
         }
@@ -170,10 +198,13 @@ fn allocate(
     for (segment, (start, bytes)) in (0..).zip(layout(bytes)) {
         let begin = Instant::now();
         while let Err(error) = instance.allocate(segment, bytes, "") {
-            if !is(&error, libc::ENOMEM) {
-                return Err(failures::failed("gives no memory", name, error));
-            }
-            if let Some(failure) = again(begin.elapsed()) {
+            let tried = match error.raw_os_error() {
+                Some(libc::ENOMEM) => begin.elapsed(),
+                // More than this host gives to virtual machines: no patience helps.
+                Some(libc::ENOSPC) => Duration::MAX,
+                _ => return Err(failures::failed("gives no memory", name, error)),
+            };
+            if let Some(failure) = again(tried) {
                 return Err(failure.because(error));
             }
         }
@@ -193,12 +224,15 @@ fn allocate(
 /// still in use does not vanish.
 fn map(instance: &Instance, offset: u64, bytes: u64) -> io::Result<MmapRegion> {
     let file = FileOffset::from_arc(Arc::clone(instance.file()), offset);
-    MmapRegionBuilder::new(usize::try_from(bytes).unwrap_or(usize::MAX))
+    let mapped = MmapRegionBuilder::new(usize::try_from(bytes).unwrap_or(usize::MAX))
         .with_file_offset(file)
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(libc::MAP_SHARED)
         .build()
-        .map_err(io::Error::other)
+        .map_err(io::Error::other);
+    let result = mapped.as_ref().map_or_else(ToString::to_string, |_| "mapped".into());
+    tracing::trace!("mmap {bytes:#x} bytes at {offset:#x} = {result}");
+    mapped
 }
 
 /// Allocates a device's segment and maps it here, not for the guest.
@@ -333,8 +367,8 @@ impl Vm for BhyveVm {
         }
     }
 
-    fn link(&self, name: &str) -> Outcome<Arc<dyn Offload>> {
-        Ok(Viona::attach(&self.instance, name)?)
+    fn link(&self, link: &Link) -> Outcome<Arc<dyn Offload>> {
+        Ok(Viona::attach(&self.instance, link)?)
     }
 
     fn kick(&self, number: u32) {

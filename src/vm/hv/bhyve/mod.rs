@@ -12,10 +12,15 @@ pub(super) mod abi;
 mod failures;
 mod handle;
 mod kick;
+mod leftovers;
 mod machine;
 mod msr;
 mod start;
+mod trial;
 mod vcpu;
 
+pub use failures::PREFIX;
 pub(super) use handle::Instance;
-pub use start::{Found, Look, create, look};
+pub use leftovers::{destroy, machines, machines_of};
+pub use start::{Found, Look, STARTING, create, look};
+pub use trial::{Trial, trial};

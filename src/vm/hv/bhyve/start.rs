@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use super::failures::{self, CONTROL, NEWEST, PREFIX};
+use super::failures::{self, CONTROL, NEWEST};
 use super::handle::{Control, Instance, Reservoir};
+use super::leftovers::{machines, numbered};
 use super::machine::{BhyveVm, Plan};
 use crate::ui::{Failure, Outcome};
 use crate::vm::hv::Vm;
@@ -21,7 +22,7 @@ use crate::vm::hv::node::is;
 
 /// How long a machine may take to be made. The kernel waits without limit for memory that others
 /// hold.
-const STARTING: Duration = Duration::from_secs(60);
+pub const STARTING: Duration = Duration::from_secs(60);
 /// How long an earlier machine of this process may take to vanish, or memory to come free.
 const VANISHING: Duration = Duration::from_secs(20);
 /// Between one look and the next: nothing tells when a machine has gone.
@@ -45,7 +46,10 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{CONTROL}, interface version {}", self.version)?;
         if let Some((used, limit)) = self.memory {
-            write!(f, "; virtual machines use {} of {} MiB", used >> 20, limit >> 20)?;
+            write!(f, "; virtual machines use {} MiB", used >> 20)?;
+            if limit > 0 {
+                write!(f, " of {}", limit >> 20)?;
+            }
         }
         if !self.machines.is_empty() {
             write!(f, "; running: {}", self.machines.join(", "))?;
@@ -89,14 +93,16 @@ pub fn look() -> Look {
     Look::Usable(Found { version, memory, machines: machines() })
 }
 
-/// Makes an empty virtual machine with RAM and interrupt controllers.
+/// Makes an empty virtual machine with RAM and interrupt controllers. Its name is `stem` with a
+/// number that this process has not used yet.
 ///
 /// # Errors
 /// When bhyve is absent or refuses, there is not enough memory, or the kernel does not answer in
 /// time.
-pub fn create(memory_bytes: u64, cpus: u32) -> Outcome<Arc<dyn Vm>> {
+pub fn create(stem: &str, memory_bytes: u64, cpus: u32) -> Outcome<Arc<dyn Vm>> {
+    let stem = stem.to_owned();
     within(STARTING, memory_bytes, move || {
-        let vm: Arc<dyn Vm> = Arc::new(begin(memory_bytes, cpus)?);
+        let vm: Arc<dyn Vm> = Arc::new(begin(&stem, memory_bytes, cpus)?);
         Ok(vm)
     })
 }
@@ -109,11 +115,13 @@ fn within<T: Send + 'static>(
     work: impl FnOnce() -> Outcome<T> + Send + 'static,
 ) -> Outcome<T> {
     let (sender, answer) = channel();
+    // Whoever listens to this thread listens to that one, too.
+    let listener = tracing::dispatcher::get_default(Clone::clone);
     std::thread::Builder::new()
         .name("bhyve-start".into())
         .spawn(move || {
             // Nobody listens only when it took too long.
-            let _ = sender.send(work());
+            let _ = sender.send(tracing::dispatcher::with_default(&listener, work));
         })
         .map_err(|error| Failure::build("no thread to start the machine").because(error))?;
     match answer.recv_timeout(limit) {
@@ -159,16 +167,15 @@ fn open() -> Result<(Control, u32), Closed> {
     Ok((control, version))
 }
 
-fn begin(memory_bytes: u64, cpus: u32) -> Outcome<BhyveVm> {
+fn begin(stem: &str, memory_bytes: u64, cpus: u32) -> Outcome<BhyveVm> {
     let (control, version) = open()?;
     let reservoir = control.reservoir().ok();
     if !fits(memory_bytes, reservoir) {
         return Err(failures::no_memory(memory_bytes, reservoir));
     }
     let number = MADE.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{PREFIX}{}-{number}", std::process::id());
-    let patience = if number > 0 { VANISHING } else { Duration::ZERO };
-    claim(&control, &name, patience)?;
+    let name = numbered(stem, number);
+    claim(&control, stem, &name, number > 0)?;
     let (instance, destroys_itself) = match take_hold(&name) {
         Ok(held) => held,
         Err(error) => {
@@ -200,33 +207,27 @@ fn take_hold(name: &str) -> io::Result<(Instance, bool)> {
     Ok((instance, destroys_itself))
 }
 
-/// Makes the instance, when need be as soon as an earlier one has gone.
-fn claim(control: &Control, name: &str, patience: Duration) -> Outcome<()> {
+/// Makes the instance, when need be as soon as an earlier one of the same build has gone: one of
+/// this process, or of its last monitor.
+fn claim(control: &Control, stem: &str, name: &str, has_made: bool) -> Outcome<()> {
     let begin = Instant::now();
+    let own = format!("{stem}-");
+    let is_vanishing = || has_made || machines().iter().any(|name| name.starts_with(&own));
     let mut has_destroyed = false;
     loop {
         let Err(error) = control.create(name) else { return Ok(()) };
         if is(&error, libc::EEXIST) && !has_destroyed {
-            // Of a process that had this one's number, for the name holds it.
+            // Of an earlier monitor of this build, for the name holds the build.
             has_destroyed = true;
             let _ = control.destroy(name);
             continue;
         }
         let is_passing = is(&error, libc::EINVAL) || is(&error, libc::ENOMEM);
-        if !is_passing || begin.elapsed() >= patience {
+        if !is_passing || begin.elapsed() >= VANISHING || !is_vanishing() {
             return Err(failures::no_instance(name, error, &machines()));
         }
         std::thread::park_timeout(LOOKING);
     }
-}
-
-/// The machines that are seen from here.
-fn machines() -> Vec<String> {
-    let Ok(directory) = std::fs::read_dir("/dev/vmm") else { return Vec::new() };
-    let mut names: Vec<String> =
-        directory.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }
 
 fn in_use(reservoir: Reservoir) -> u64 {
@@ -262,6 +263,15 @@ mod tests {
     }
 
     #[test]
+    fn what_was_found_is_one_line() {
+        let found = |memory, machines| Found { version: 18, memory, machines }.to_string();
+        assert_eq!(found(None, Vec::new()), "/dev/vmmctl, interface version 18");
+        let text = found(Some((3 << 20, 8 << 20)), vec!["web01".into()]);
+        assert!(text.ends_with("18; virtual machines use 3 MiB of 8; running: web01"), "{text}");
+        assert!(found(Some((0, 0)), Vec::new()).ends_with("use 0 MiB"));
+    }
+
+    #[test]
     fn memory_is_refused_only_when_it_cannot_be_there() {
         let found = Reservoir { free: 0, reserved: 1 << 30, transient: 1 << 30, limit: 4 << 30 };
         assert!(fits(2 << 30, Some(found)));
@@ -277,7 +287,7 @@ mod tests {
     fn failures_name_the_device_and_the_remedy() {
         let error = |errno| io::Error::from_raw_os_error(errno);
         let text = failures::no_control(error(libc::ENOENT)).to_string();
-        assert!(text.contains("/dev/vmmctl") && text.contains("match=viona"), "{text}");
+        assert!(text.contains("/dev/vmmctl") && text.contains("/dev/viona"), "{text}");
         let text = failures::no_control(error(libc::EACCES)).to_string();
         assert!(text.contains("as root"), "{text}");
         let text = failures::too_old(error(libc::ENOTTY)).to_string();

@@ -20,7 +20,8 @@ const DEVICE: &str = "/dev/viona";
 
 calls! {
     CREATE: abi::vioc_create = abi::VNA_IOC_CREATE;
-    INIT: abi::vioc_ring_init_modern = abi::VNA_IOC_RING_INIT_MODERN;
+    INIT: abi::vioc_ring_init = abi::VNA_IOC_RING_INIT;
+    INIT_MODERN: abi::vioc_ring_init_modern = abi::VNA_IOC_RING_INIT_MODERN;
     MESSAGE: abi::vioc_ring_msi = abi::VNA_IOC_RING_SET_MSI;
     POLL: abi::vioc_intr_poll = abi::VNA_IOC_INTR_POLL;
     SET_FEATURES: u64 = abi::VNA_IOC_SET_FEATURES;
@@ -34,7 +35,10 @@ number_calls! {
     RESET = abi::VNA_IOC_RING_RESET;
     KICK = abi::VNA_IOC_RING_KICK;
     CLEAR = abi::VNA_IOC_RING_INTR_CLR;
+    PAUSE = abi::VNA_IOC_RING_PAUSE;
     MTU = abi::VNA_IOC_GET_MTU;
+    SET_MTU = abi::VNA_IOC_SET_MTU;
+    HOOK_PORT = abi::VNA_IOC_SET_NOTIFY_IOP;
     // A null pointer, no other.
     UNHOOK = abi::VNA_IOC_SET_NOTIFY_MMIO;
 }
@@ -81,7 +85,18 @@ impl Nic {
         u16::try_from(mtu).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "no MTU"))
     }
 
-    /// Sets up a ring, which is unused: descriptor table, available ring, used ring.
+    /// Tells the largest packet; version 4 on.
+    pub(super) fn set_mtu(&self, mtu: u16) -> io::Result<()> {
+        self.0.number(&SET_MTU, usize::from(mtu)).map(drop)
+    }
+
+    /// Sets up a ring of before VIRTIO 1.0, which is unused, by the address of its first page.
+    pub(super) fn init_old_ring(&self, queue: u16, size: u16, address: u64) -> io::Result<()> {
+        let ring = abi::vioc_ring_init { ri_index: queue, ri_qsize: size, ri_qaddr: address };
+        self.0.send(&INIT, ring)
+    }
+
+    /// Sets up a ring, which is unused: descriptor table, available ring, used ring; version 6 on.
     pub(super) fn init_ring(&self, queue: u16, size: u16, parts: [u64; 3]) -> io::Result<()> {
         let [desc, avail, used] = parts;
         let ring = abi::vioc_ring_init_modern {
@@ -91,17 +106,17 @@ impl Nic {
             rim_qaddr_avail: avail,
             rim_qaddr_used: used,
         };
-        self.0.send(&INIT, ring)
+        self.0.send(&INIT_MODERN, ring)
+    }
+
+    /// Stops a ring between two frames; version 1 on.
+    pub(super) fn pause_ring(&self, queue: u16) -> io::Result<()> {
+        again(|| self.0.number(&PAUSE, usize::from(queue)))
     }
 
     /// Takes a ring out of use. It waits for frames that are being sent.
     pub(super) fn reset_ring(&self, queue: u16) -> io::Result<()> {
-        loop {
-            match self.0.number(&RESET, usize::from(queue)) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map(drop),
-            }
-        }
+        again(|| self.0.number(&RESET, usize::from(queue)))
     }
 
     /// Starts a ring the first time, and wakes it later.
@@ -131,7 +146,12 @@ impl Nic {
         self.0.number(&CLEAR, usize::from(queue)).map(drop)
     }
 
-    /// Has the kernel take the guest's notifications at an address, or nowhere.
+    /// Has the kernel take the guest's notifications at a port, or nowhere: no device is at port 0.
+    pub(super) fn set_port_hook(&self, port: Option<u16>) -> io::Result<()> {
+        self.0.number(&HOOK_PORT, usize::from(port.unwrap_or_default())).map(drop)
+    }
+
+    /// The same at an address; version 6 on.
     pub(super) fn set_hook(&self, address: Option<u64>, bytes: u32) -> io::Result<()> {
         match address {
             Some(address) => {
@@ -146,5 +166,15 @@ impl Nic {
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         use std::os::fd::AsFd as _;
         self.0.file().as_fd()
+    }
+}
+
+/// Makes a call that a signal may interrupt until it is through.
+fn again(call: impl Fn() -> io::Result<c_int>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
     }
 }

@@ -85,6 +85,22 @@ constants! {
     VM_MEMMAP_F_IOMMU = 2,
     VM_ACTIVE_CPUS = 0,
     VM_DEBUG_CPUS = 2,
+    // Classes of vmm-data.
+    VDC_VERSION = 1,
+    VDC_REGISTER = 2,
+    VDC_MSR = 3,
+    VDC_FPU = 4,
+    VDC_LAPIC = 5,
+    VDC_VMM_ARCH = 6,
+    VDC_IOAPIC = 7,
+    VDC_ATPIT = 8,
+    VDC_ATPIC = 9,
+    VDC_HPET = 10,
+    VDC_PM_TIMER = 11,
+    VDC_RTC = 12,
+    VDC_VMM_TIME = 13,
+    VDC_PMU_AMD = 14,
+    VDC_MAX = 15,
 }
 
 enumerations! {

@@ -28,6 +28,7 @@ calls! {
     CAPABILITY: abi::vm_capability = abi::VM_SET_CAPABILITY;
     X2APIC: abi::vm_x2apic = abi::VM_SET_X2APIC_STATE;
     RESET: abi::vm_vcpu_reset = abi::VM_RESET_CPU;
+    SET_CPUID: abi::vm_vcpu_cpuid_config = abi::VM_SET_CPUID;
     RUN_STATE: abi::vm_run_state = abi::VM_SET_RUN_STATE;
     ACTIVATE: abi::vm_activate_cpu = abi::VM_ACTIVATE_CPU;
     SET_REGISTER: abi::vm_register = abi::VM_SET_REGISTER;
@@ -163,6 +164,18 @@ impl Instance {
     pub(in crate::vm::hv) fn disable_x2apic(&self, vcpu: c_int) -> io::Result<()> {
         let state = abi::X2APIC_DISABLED.cast_signed();
         self.node.send(&X2APIC, abi::vm_x2apic { cpuid: vcpu, state })
+    }
+
+    /// Has the kernel answer CPUID as it does by itself; false before version 5, which knows nothing
+    /// else.
+    pub(in crate::vm::hv) fn set_usual_cpuid(&self, vcpu: c_int) -> io::Result<bool> {
+        let config = abi::vm_vcpu_cpuid_config {
+            vvcc_vcpuid: vcpu,
+            vvcc_flags: abi::VCC_FLAG_LEGACY_HANDLING,
+            // With that flag there must be no entries, so there is no pointer that is followed.
+            ..abi::vm_vcpu_cpuid_config::zeroed()
+        };
+        if_known(self.node.send(&SET_CPUID, config)).map(|known| known.is_some())
     }
 
     /// Puts a vCPU into its power-on state.

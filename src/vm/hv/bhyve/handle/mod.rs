@@ -7,6 +7,7 @@
 mod control;
 mod instance;
 mod run;
+mod statistics;
 
 pub(in crate::vm::hv) use control::{Control, Reservoir};
 pub(in crate::vm::hv) use instance::{Instance, Protection};
