@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::ui::{Failure, Outcome};
+use crate::vm::firmware::rom::Profile;
 
 /// Longest document; it has about a kilobyte.
 const LONGEST: u64 = 256 << 10;
@@ -42,6 +43,9 @@ pub struct MonitorConfig {
     pub memory_mib: u64,
     /// The firmware's code.
     pub firmware: PathBuf,
+    /// What the firmware expects; worked out of its content when not told.
+    #[serde(default)]
+    pub profile: Option<Profile>,
     /// The firmware's variables, which the guest changes; none for a firmware without.
     pub variables: Option<PathBuf>,
     /// The raw disk.
@@ -117,6 +121,7 @@ mod tests {
             cpus: 2,
             memory_mib: 1024,
             firmware: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+            profile: Some(Profile::Ovmf),
             variables: None,
             disk: "disk.raw".into(),
             scratch_disk: true,

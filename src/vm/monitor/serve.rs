@@ -50,7 +50,7 @@ pub fn serve(config: &MonitorConfig, pid_file: &Path) -> Outcome<()> {
 }
 
 fn assemble(config: &MonitorConfig) -> Outcome<Arc<Machine>> {
-    let rom = Rom::open(&config.firmware, None, config.variables.as_deref())?;
+    let rom = Rom::open(&config.firmware, config.profile, config.variables.as_deref())?;
     let variables = Arc::new(Mutex::new(rom.variables.clone()));
     let plan = Plan {
         cpus: config.cpus,
