@@ -2,7 +2,7 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-//! A device node of illumos: opening it, and calls whose argument has a type.
+//! A device node: opening it, and calls whose argument has a type.
 //!
 //! Only `open`, `ioctl` and `mmap` of the C library are used, so that this works wherever somebody
 //! answers them.
@@ -46,7 +46,7 @@ impl NumberCall {
     }
 }
 
-/// Calls by name, each with what it takes by illumos' headers.
+/// Calls by name, each with what it takes by the system's headers.
 macro_rules! calls {
     ($($name:ident: $type:ty = $request:expr;)*) => {
         $(
@@ -85,6 +85,11 @@ impl Node {
     pub(super) fn open(path: &str, flags: OFlag) -> io::Result<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | flags;
         Ok(Self(Arc::new(File::from(open(path, flags, Mode::empty())?))))
+    }
+
+    /// Takes what is open already, such as a socket.
+    pub(super) fn of(file: File) -> Self {
+        Self(Arc::new(file))
     }
 
     /// The open file, for a mapping that holds on to it.

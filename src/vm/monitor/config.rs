@@ -61,7 +61,7 @@ pub struct MonitorConfig {
     /// Where a process waits that takes and gives Ethernet frames; none for a machine without a
     /// network.
     pub network: Option<PathBuf>,
-    /// A link of the host, such as a VNIC, in place of that process; bhyve only.
+    /// A link of the host in place of that process: with bhyve a VNIC, with KVM a tap.
     #[serde(default)]
     pub link: Option<String>,
     /// The address of its network interface.
@@ -99,8 +99,8 @@ impl MonitorConfig {
         if !(1..=MOST_CPUS).contains(&self.cpus) {
             return wrong("vCPUs", u64::from(self.cpus), "1 to 8");
         }
-        if self.link.is_some() && (self.network.is_some() || self.hypervisor == Hypervisor::Kvm) {
-            return Err(Failure::input("a machine's network is a process or, with bhyve, a link"));
+        if self.link.is_some() && self.network.is_some() {
+            return Err(Failure::input("a machine's network is a process or a link, not both"));
         }
         if !MEMORY_MIB.contains(&self.memory_mib) {
             return wrong("MiB of memory", self.memory_mib, "256 to 1048576");
@@ -153,6 +153,10 @@ mod tests {
             let failure = MonitorConfig::read(text.as_slice()).unwrap_err();
             assert!(failure.summary().contains(why), "{failure}");
         }
+        let network = Some("net.sock".into());
+        let both = MonitorConfig { network, link: Some("tap0".into()), ..config() };
+        let failure = MonitorConfig::read(serde_json::to_vec(&both).unwrap().as_slice());
+        assert!(failure.unwrap_err().summary().contains("not both"));
         for nonsense in [&b""[..], b"{}", b"[1]", b"\xff"] {
             assert!(MonitorConfig::read(nonsense).is_err());
         }

@@ -12,6 +12,8 @@ use seccompiler::{
     SeccompFilter, SeccompRule, apply_filter_all_threads,
 };
 
+use crate::vm::hv::tap::SET_OFFLOAD;
+
 /// Files: the disk, the medium, logs, the variables, a screenshot.
 const FILES: &[i64] = &[
     libc::SYS_read,
@@ -117,6 +119,7 @@ fn filter() -> Result<BpfProgram, BackendError> {
         request(SeccompCmpOp::MaskedEq(0xff00), KVM)?,
         request(SeccompCmpOp::Eq, libc::FIONBIO)?,
         request(SeccompCmpOp::Eq, libc::FIOCLEX)?,
+        request(SeccompCmpOp::Eq, SET_OFFLOAD.into())?,
     ];
     rules.insert(libc::SYS_ioctl, requests);
     let refused = SeccompAction::Errno(libc::EPERM as u32);
