@@ -4,7 +4,8 @@
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
 # Builds the bhyve flavour of edk2 (OvmfPkg/Bhyve) from Debian's source package,
-# for hosts and tests that have no SmartOS ROM.
+# to look at it without a SmartOS ROM. It comes to its shell on our board and finds
+# no disk there: the README tells which ROM boots one.
 #
 #   build-bhyve.sh [OUT]      OUT defaults to target/firmware/uefi-rom.bin
 #

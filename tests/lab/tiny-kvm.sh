@@ -9,9 +9,9 @@
 #   tiny-kvm.sh IMGFORGE MEDIUM [PROCESSORS [BHYVE-ROM]]
 #
 # The guest has one processor and the host's OVMF unless told otherwise; a bhyve
-# ROM is SmartOS' own, or one that firmware/build-bhyve.sh made. Runs in the lab
-# machine, from the project's directory. Prints one line per check in TAP form;
-# exit status 1 if any check fails.
+# ROM is one such as SmartOS'. Runs in the lab machine, from the project's
+# directory. Prints one line per check in TAP form; exit status 1 if any check
+# fails.
 set -u
 # shellcheck source=../tap.sh
 . "$(dirname "$0")/../tap.sh"

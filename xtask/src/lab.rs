@@ -37,11 +37,10 @@ pub(crate) fn lacks() -> Option<String> {
     })
 }
 
-/// A bhyve ROM: the one that `IMGFORGE_BHYVE_ROM` names, else the one that was built here.
+/// The bhyve ROM that `IMGFORGE_BHYVE_ROM` names.
 fn bhyve_rom() -> Option<PathBuf> {
     let named = std::env::var_os("IMGFORGE_BHYVE_ROM").filter(|path| !path.is_empty());
-    let built = process::root().join("target/firmware/uefi-rom.bin");
-    named.map(PathBuf::from).or_else(|| built.exists().then_some(built))
+    named.map(PathBuf::from)
 }
 
 /// The whole pipeline on imgforge's own monitor, with each firmware.
@@ -58,7 +57,7 @@ pub(crate) fn kvm(log: &Log) -> Verdict {
         match bhyve_rom() {
             Some(rom) => run(rom, count),
             None => {
-                println!("     not with a bhyve ROM: firmware/build-bhyve.sh makes one");
+                println!("     not with a bhyve ROM: IMGFORGE_BHYVE_ROM names none");
                 Ok(())
             }
         }
