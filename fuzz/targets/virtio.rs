@@ -11,7 +11,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use imgforge::vm::dev::virtio::{
-    Block, Disk, Frames, Net, Ring, Rng, Scsi, ScsiCd, VirtioDevice, Wake,
+    Block, Disk, FrameHeader, Frames, Net, Ring, Rng, Scsi, ScsiCd, VirtioDevice, Wake,
 };
 use libfuzzer_sys::fuzz_target;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -78,11 +78,11 @@ impl Disk for Store {
 struct Cable(Mutex<u32>);
 
 impl Frames for Cable {
-    fn send(&self, frame: &[u8]) {
-        assert!(frame.len() <= 1 << 16, "a frame of {} bytes", frame.len());
+    fn send(&self, _: &FrameHeader, frame: &[u8]) {
+        assert!(frame.len() <= (1 << 16) + 18, "a frame of {} bytes", frame.len());
     }
 
-    fn recv(&self, frame: &mut [u8]) -> Option<usize> {
+    fn recv(&self, _: &mut FrameHeader, frame: &mut [u8]) -> Option<usize> {
         let mut left = self.0.lock().expect("one thread");
         *left = left.checked_sub(1)?;
         let length = 14 + *left as usize * 300;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::dev::virtio::{Frames, Wake};
+use super::dev::virtio::{FrameHeader, Frames, Wake};
 use crate::ui::{Failure, Outcome};
 
 /// Frames that wait in either direction; later ones are lost, as in a switch.
@@ -123,7 +123,7 @@ impl Drop for StreamCable {
 }
 
 impl Frames for StreamCable {
-    fn send(&self, frame: &[u8]) {
+    fn send(&self, _header: &FrameHeader, frame: &[u8]) {
         let Ok(length) = u32::try_from(frame.len()) else { return };
         let mut bytes = length.to_be_bytes().to_vec();
         bytes.extend_from_slice(frame);
@@ -136,7 +136,7 @@ impl Frames for StreamCable {
         }
     }
 
-    fn recv(&self, frame: &mut [u8]) -> Option<usize> {
+    fn recv(&self, _header: &mut FrameHeader, frame: &mut [u8]) -> Option<usize> {
         let next = self.inbox.frames().pop_front()?;
         let room = frame.get_mut(..next.len())?;
         room.copy_from_slice(&next);
@@ -155,6 +155,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::vm::dev::virtio::PLAIN;
 
     #[test]
     fn frames_pass_in_both_directions() {
@@ -162,7 +163,7 @@ mod tests {
         let cable = StreamCable::over(near).unwrap();
         let (woken, wakes) = channel();
         cable.set_wake(Arc::new(move || woken.send(()).unwrap_or_default()));
-        cable.send(b"to the network");
+        cable.send(&PLAIN, b"to the network");
         let mut bytes = [0; 18];
         far.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"\0\0\0\x0eto the network");
@@ -171,10 +172,10 @@ mod tests {
             wakes.recv_timeout(Duration::from_secs(20)).unwrap();
         }
         let mut frame = [0; 64];
-        assert_eq!(cable.recv(&mut frame), Some(5));
+        assert_eq!(cable.recv(&mut PLAIN.clone(), &mut frame), Some(5));
         assert_eq!(&frame[..5], b"hello");
-        assert_eq!(cable.recv(&mut frame), Some(0));
-        assert_eq!(cable.recv(&mut frame), None);
+        assert_eq!(cable.recv(&mut PLAIN.clone(), &mut frame), Some(0));
+        assert_eq!(cable.recv(&mut PLAIN.clone(), &mut frame), None);
     }
 
     #[test]
@@ -182,11 +183,11 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         let cable = StreamCable::over(near).unwrap();
         for _ in 0..4 * WAITING {
-            cable.send(&[0; 9000]);
+            cable.send(&PLAIN, &[0; 9000]);
         }
         drop(far);
-        cable.send(&[0; 9000]);
-        assert_eq!(cable.recv(&mut [0; 16]), None);
+        cable.send(&PLAIN, &[0; 9000]);
+        assert_eq!(cable.recv(&mut PLAIN.clone(), &mut [0; 16]), None);
     }
 
     #[test]

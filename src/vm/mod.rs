@@ -15,6 +15,7 @@ pub mod hv;
 pub mod memory;
 pub mod monitor;
 mod stream;
+pub mod tap;
 pub mod vcpu;
 pub mod vnc;
 

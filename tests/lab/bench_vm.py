@@ -11,21 +11,15 @@ Runs as root where KVM works. DISK is an installed tiny system, as a raw file; i
 Prints a table with ratios, and exits with 1 when a goal is missed.
 """
 
-import json
 import os
 import pathlib
-import shutil
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 
-MEMORY_MIB = 512
-CODE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-PORT = "/dev/ttyS0"
+from machines import MEMORY_MIB, PORT, files_for, ours, prepare, qemu, wait_for
+
 TRACING = pathlib.Path("/sys/kernel/tracing")
 # How long a guest may take to its last mark, and how long it is watched then.
 PATIENCE = 240
@@ -64,82 +58,6 @@ ROWS = (
 ABSOLUTE = {"first instruction": 50, "memory beyond the guest's": 32}
 
 
-def run(*words):
-    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def prepare(disk, work):
-    """A copy of the disk whose guest measures, and whose kernel speaks."""
-    image, start, config = work / "image.raw", work / "rcS", work / "grub.cfg"
-    run("cp", "--sparse=always", disk, image)
-    # The GPT's first two entries: 128 bytes each from sector 2, the first sector at 32.
-    with open(image, "rb") as file:
-        table = file.read(34 * 512)[2 * 512:]
-    boot, system = (512 * struct.unpack_from("<Q", table, at + 32)[0] for at in (0, 128))
-    start.write_text(GUEST)
-    for command in ["rm /etc/init.d/rcS", f"write {start} /etc/init.d/rcS",
-                    "set_inode_field /etc/init.d/rcS mode 0100755"]:
-        run("debugfs", "-w", "-R", command, f"{image}?offset={system}")
-    place = "::/EFI/debian/grub.cfg"
-    run("mcopy", "-i", f"{image}@@{boot}", place, config)
-    config.write_text(config.read_text().replace(" quiet", ""))
-    run("mcopy", "-o", "-i", f"{image}@@{boot}", config, place)
-    return image
-
-
-def ours(imgforge, files):
-    config = {
-        "name": "bench", "hypervisor": "kvm", "cpus": 1, "memory_mib": MEMORY_MIB,
-        "firmware": CODE, "variables": files["variables"], "disk": files["disk"],
-        "scratch_disk": False, "cdrom": None, "serial_log": files["serial"], "log": files["log"],
-        "network": None, "mac": [2, 0, 0, 0, 0, 1], "control": files["control"],
-        "vnc": files["vnc"], "stop_at_reset": False, "smartos": False,
-    }
-    process = subprocess.Popen(
-        [imgforge, "vmm", "--pid-file", files["pid"]], stdin=subprocess.PIPE
-    )
-    process.stdin.write(json.dumps(config).encode())
-    process.stdin.close()
-    begin(files["control"])
-    return process
-
-
-def begin(path):
-    """The control socket: the guest runs when it is told to."""
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            control = socket.socket(socket.AF_UNIX)
-            control.connect(path)
-            break
-        except OSError:
-            control.close()
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.001)
-    answers = control.makefile("r")
-    answers.readline()
-    for command in ["qmp_capabilities", "cont"]:
-        control.sendall(json.dumps({"execute": command}).encode() + b"\n")
-        answers.readline()
-
-
-def qemu(_, files):
-    return subprocess.Popen([
-        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "q35,accel=kvm",
-        "-cpu", "host", "-smp", "1", "-m", str(MEMORY_MIB), "-display", "none",
-        "-drive", f"if=pflash,format=raw,readonly=on,file={CODE}",
-        "-drive", f"if=pflash,format=raw,file={files['variables']}",
-        "-blockdev", json.dumps({
-            "driver": "raw", "node-name": "disk", "discard": "unmap",
-            "file": {"driver": "file", "filename": files["disk"], "aio": "threads"},
-        }),
-        "-device", "virtio-blk-pci,drive=disk,bootindex=1", "-device", "virtio-rng-pci",
-        "-device", "VGA", "-vnc", f"unix:{files['vnc']}",
-        "-chardev", f"file,id=serial,path={files['serial']}", "-serial", "chardev:serial",
-    ])
-
-
 def trace(on):
     if on:
         (TRACING / "trace").write_text("\n")
@@ -176,24 +94,11 @@ def cpu_time(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def wait_for(text, serial, process, deadline):
-    while text not in serial.read_bytes().decode(errors="replace"):
-        if process.poll() is not None:
-            raise SystemExit(f"{process.args[0]} ended with {process.returncode}")
-        if time.monotonic() > deadline:
-            raise SystemExit(f"the guest never said {text!r}:\n" + serial.read_text(errors="replace")[-800:])
-        time.sleep(0.02)
-
-
 def measure(start, imgforge, image):
     with tempfile.TemporaryDirectory(dir=image.parent) as place:
         place = pathlib.Path(place)
-        files = {name: str(place / name) for name in
-                 ["disk", "variables", "serial", "log", "control", "vnc", "pid"]}
-        subprocess.run(["cp", "--sparse=always", image, files["disk"]], check=True)
-        shutil.copy(VARIABLES, files["variables"])
+        files = files_for(place, image)
         serial = place / "serial"
-        serial.touch()
         trace(True)
         begin_time = time.clock_gettime(time.CLOCK_MONOTONIC)
         process = start(imgforge, files)
@@ -250,7 +155,7 @@ def main():
     # The first events are wanted, not the last ones.
     (TRACING / "options/overwrite").write_text("0")
     work = pathlib.Path(tempfile.mkdtemp(dir="/mnt/scratch"))
-    image = prepare(disk, work)
+    image = prepare(disk, work, GUEST)
     results = {"ours": [], "qemu": []}
     for run in range(int(runs)):
         for who, start in [("ours", ours), ("qemu", qemu)]:

@@ -6,18 +6,21 @@
 # The whole pipeline on imgforge's own monitor: the tiny installer, its disk
 # booted, provisioned, sealed and exported.
 #
-#   tiny-kvm.sh IMGFORGE MEDIUM [PROCESSORS]
+#   tiny-kvm.sh IMGFORGE MEDIUM [PROCESSORS [BHYVE-ROM]]
 #
-# The guest has one processor unless told otherwise. Runs in the lab machine,
-# from the project's directory. Prints one line per check in TAP form; exit
-# status 1 if any check fails.
+# The guest has one processor and the host's OVMF unless told otherwise; a bhyve
+# ROM is one such as SmartOS'. Runs in the lab machine, from the project's
+# directory. Prints one line per check in TAP form; exit status 1 if any check
+# fails.
 set -u
 # shellcheck source=../tap.sh
 . "$(dirname "$0")/../tap.sh"
 
-imgforge=$(realpath "${1:?usage: tiny-kvm.sh IMGFORGE MEDIUM}")
-medium=$(realpath "${2:?usage: tiny-kvm.sh IMGFORGE MEDIUM}")
+imgforge=$(realpath "${1:?usage: tiny-kvm.sh IMGFORGE MEDIUM [PROCESSORS [BHYVE-ROM]]}")
+medium=$(realpath "${2:?usage: tiny-kvm.sh IMGFORGE MEDIUM [PROCESSORS [BHYVE-ROM]]}")
 processors=${3:-1}
+rom=${4:+$(realpath "$4")}
+export IMGFORGE_BHYVE_ROM=$rom
 out=/mnt/scratch/tiny
 export HOME=/root
 
@@ -44,11 +47,18 @@ drivers() { # network, disk, entropy; the CD-ROM drive is not there any more
     [ "$(said 'machine: virtio' | sort | tr '\n' ' ')" = \
         "virtio 0x0001: virtio_net virtio 0x0002: virtio_blk virtio 0x0004: virtio_rng " ]
 }
+firmware() { # each has a screen of its own
+    said 'machine: firmware'
+    local screen='0x1234 0x1111'
+    [ -z "$rom" ] || screen='0xfb5d 0x40fb'
+    grep -q "machine: screen: $screen" "$out/build.log"
+}
 content() { grep 'machine: the disk gives back what was written' "$out/build.log"; }
 quiet() { # no line of the kernel's that it calls an error
     said 'machine: kernel error'
     ! grep -q 'machine: kernel error' "$out/build.log"
 }
+alike() { tests/lab/dmesg.py "$imgforge" "$(find "$out" -name '*.raw' -print -quit)" >&2; }
 monitor() { grep -q 'kvm by imgforge' "$out/build.log"; }
 manifest() { "$imgforge" manifest check "$out/tiny-1.json" --file "$out/tiny-1.x86_64.zfs.gz"; }
 left() { # nothing runs, nothing lies about
@@ -75,8 +85,10 @@ check "the stream is what the manifest says" manifest
 check "qemu-img finds the other image sound" qemu-img check -q "$out/tiny-1.x86_64.qcow2"
 check "the monitor was confined" test -e /mnt/scratch/confined
 check "the guest has the processors it was given" processors
+check "the guest's firmware is the one that was named" firmware
 check "the guest has a driver for each virtio device" drivers
 check "the disk gave back what was written, after a discard too" content
 check "the guest's kernel reports no error" quiet
+check "it complains of nothing that it does not complain of on QEMU's machine" alike
 check "nothing is left" left
 conclude

@@ -4,6 +4,7 @@
 
 //! `cargo xtask lab`: a machine with a working `/dev/kvm` where there is none.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::media::{self, Medium};
@@ -36,13 +37,29 @@ pub(crate) fn lacks() -> Option<String> {
     })
 }
 
-/// The whole pipeline on imgforge's own monitor.
+/// The bhyve ROM that `IMGFORGE_BHYVE_ROM` names.
+fn bhyve_rom() -> Option<PathBuf> {
+    let named = std::env::var_os("IMGFORGE_BHYVE_ROM").filter(|path| !path.is_empty());
+    named.map(PathBuf::from)
+}
+
+/// The whole pipeline on imgforge's own monitor, with each firmware.
 pub(crate) fn kvm(log: &Log) -> Verdict {
     phases::verdict(|count| {
         let binary = streams::imgforge(log)?;
         media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))?;
         log.run(1800, &Command::new(process::recipe("lab/build.sh")))?;
-        let words = [binary, Medium::Tiny.path()];
-        streams::inside(log, 1, 900, "tests/lab/tiny-kvm.sh", &words, count)
+        let run = |rom: PathBuf, count: &mut _| {
+            let words = [binary.clone(), Medium::Tiny.path(), "1".into(), rom];
+            streams::inside(log, 1, 1200, "tests/lab/tiny-kvm.sh", &words, count)
+        };
+        run(PathBuf::new(), count)?;
+        match bhyve_rom() {
+            Some(rom) => run(rom, count),
+            None => {
+                println!("     not with a bhyve ROM: IMGFORGE_BHYVE_ROM names none");
+                Ok(())
+            }
+        }
     })
 }

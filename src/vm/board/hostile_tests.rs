@@ -15,7 +15,7 @@ use rand::{Rng as _, SeedableRng};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap, MmapRegion};
 
 use super::*;
-use crate::vm::dev::virtio::{RawFile, Wake};
+use crate::vm::dev::virtio::{FrameHeader, RawFile, Wake};
 use crate::vm::hv::{Bytes, KernelDevices, Vcpu, VcpuExit};
 use crate::vm::memory::{DeviceMemory, Memory};
 use crate::vm::vcpu::End;
@@ -310,14 +310,14 @@ impl HostileVcpu {
 struct Echo(Mutex<VecDeque<Vec<u8>>>);
 
 impl Frames for Echo {
-    fn send(&self, frame: &[u8]) {
+    fn send(&self, _: &FrameHeader, frame: &[u8]) {
         let mut frames = lock(&self.0);
         if frames.len() < 16 {
             frames.push_back(frame.to_vec());
         }
     }
 
-    fn recv(&self, frame: &mut [u8]) -> Option<usize> {
+    fn recv(&self, _: &mut FrameHeader, frame: &mut [u8]) -> Option<usize> {
         let next = lock(&self.0).pop_front()?;
         frame.get_mut(..next.len())?.copy_from_slice(&next);
         Some(next.len())

@@ -109,7 +109,9 @@ fn claimed_ports(sink: &mut Vec<u8>) {
         "PNP0C02",
         None,
         vec![
-            &ports(0x400, 0x10),
+            // As many as the PIIX4 has, by its own word: of a smaller part, Linux would give up
+            // the claim.
+            &ports(0x400, 0x40),
             &ports(0xcf9, 1),
             &ports(0x510, 0xc),
             &ports(0x92, 1),

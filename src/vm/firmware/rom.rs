@@ -10,6 +10,8 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::variables;
 use super::volume::{self, Kind};
 use crate::qemu::{OVMF_PLACES, beside};
@@ -33,7 +35,8 @@ const INSTALL: &str = "install it: `apt-get install ovmf` (Debian, Ubuntu), \
      `dnf install edk2-ovmf` (Fedora), or set IMGFORGE_OVMF_CODE to its path";
 
 /// What a firmware expects of its machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// The bhyve platform's: needs an HPET, has its ACPI timer at 0x408, shows its picture on a
     /// bhyve frame buffer, finds SMBIOS in RAM.

@@ -9,6 +9,8 @@ pub mod abi;
 pub mod bhyve;
 pub mod kvm;
 mod node;
+pub mod scatter;
+pub mod tap;
 pub mod viona;
 
 use std::sync::Arc;

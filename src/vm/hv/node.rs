@@ -2,7 +2,7 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-//! A device node of illumos: opening it, and calls whose argument has a type.
+//! A device node: opening it, and calls whose argument has a type.
 //!
 //! Only `open`, `ioctl` and `mmap` of the C library are used, so that this works wherever somebody
 //! answers them.
@@ -47,7 +47,7 @@ impl NumberCall {
     }
 }
 
-/// Calls by name, each with what it takes by illumos' headers.
+/// Calls by name, each with what it takes by the system's headers.
 macro_rules! calls {
     ($($name:ident: $type:ty = $request:expr;)*) => {
         $(
@@ -91,6 +91,11 @@ impl Node {
             Err(errno) => tracing::trace!("open {path} = {}", io::Error::from(*errno)),
         }
         Ok(Self(Arc::new(File::from(result?))))
+    }
+
+    /// Takes what is open already, such as a socket.
+    pub(super) fn of(file: File) -> Self {
+        Self(Arc::new(file))
     }
 
     /// The open file, for a mapping that holds on to it.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::ui::{Failure, Outcome};
+use crate::vm::firmware::rom::Profile;
 use crate::vm::hv::Link;
 
 /// Longest document; it has about a kilobyte.
@@ -55,6 +56,9 @@ pub struct MonitorConfig {
     pub memory_mib: u64,
     /// The firmware's code.
     pub firmware: PathBuf,
+    /// What the firmware expects; worked out of its content when not told.
+    #[serde(default)]
+    pub profile: Option<Profile>,
     /// The firmware's variables, which the guest changes; none for a firmware without.
     pub variables: Option<PathBuf>,
     /// The raw disk.
@@ -70,7 +74,7 @@ pub struct MonitorConfig {
     /// Where a process waits that takes and gives Ethernet frames; none for a machine without a
     /// network.
     pub network: Option<PathBuf>,
-    /// A link of the host, such as a VNIC, in place of that process; bhyve only.
+    /// A link of the host in place of that process: with bhyve a VNIC, with KVM a tap.
     #[serde(default)]
     pub link: Option<Link>,
     /// The address of its network interface.
@@ -108,8 +112,11 @@ impl MonitorConfig {
         if !(1..=MOST_CPUS).contains(&self.cpus) {
             return wrong("vCPUs", u64::from(self.cpus), "1 to 8");
         }
-        if self.link.is_some() && (self.network.is_some() || self.hypervisor == Hypervisor::Kvm) {
-            return Err(Failure::input("a machine's network is a process or, with bhyve, a link"));
+        if self.link.is_some() && self.network.is_some() {
+            return Err(Failure::input("a machine's network is a process or a link, not both"));
+        }
+        if self.network.is_some() && self.hypervisor == Hypervisor::Bhyve {
+            return Err(Failure::input("with bhyve, a link is a machine's network, not a process"));
         }
         if !MEMORY_MIB.contains(&self.memory_mib) {
             return wrong("MiB of memory", self.memory_mib, "256 to 1048576");
@@ -131,6 +138,7 @@ mod tests {
             cpus: 2,
             memory_mib: 1024,
             firmware: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+            profile: Some(Profile::Ovmf),
             variables: None,
             disk: "disk.raw".into(),
             scratch_disk: true,
@@ -163,14 +171,19 @@ mod tests {
             assert!(failure.summary().contains(why), "{failure}");
         }
         let link = || Some(Link { name: "vm0".into(), mtu: None });
-        let (process, bhyve) = (Some("net.sock".into()), Hypervisor::Bhyve);
-        let two = MonitorConfig { link: link(), network: process, hypervisor: bhyve, ..config() };
-        for wrong in [two, MonitorConfig { link: link(), ..config() }] {
+        let process = || Some("net.sock".into());
+        let both = MonitorConfig { network: process(), link: link(), ..config() };
+        let bhyve = Hypervisor::Bhyve;
+        let other = MonitorConfig { network: process(), link: None, hypervisor: bhyve, ..config() };
+        for (wrong, why) in [(both, "not both"), (other, "with bhyve, a link")] {
             let failure = MonitorConfig::read(&*serde_json::to_vec(&wrong).unwrap()).unwrap_err();
-            assert!(failure.summary().contains("with bhyve, a link"), "{failure}");
+            assert!(failure.summary().contains(why), "{failure}");
         }
-        let right = MonitorConfig { link: link(), hypervisor: bhyve, ..config() };
-        assert_eq!(MonitorConfig::read(&*serde_json::to_vec(&right).unwrap()).unwrap(), right);
+        for hypervisor in [Hypervisor::Kvm, Hypervisor::Bhyve] {
+            let right = MonitorConfig { link: link(), network: None, hypervisor, ..config() };
+            let read = MonitorConfig::read(&*serde_json::to_vec(&right).unwrap()).unwrap();
+            assert_eq!(read, right);
+        }
         for nonsense in [&b""[..], b"{}", b"[1]", b"\xff"] {
             assert!(MonitorConfig::read(nonsense).is_err());
         }

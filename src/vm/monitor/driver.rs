@@ -146,6 +146,7 @@ fn config(
         cpus: spec.cpus,
         memory_mib: spec.memory_mib,
         firmware: rom.path.clone(),
+        profile: Some(rom.profile),
         variables: Some(spec.run_dir.join(VARIABLES)),
         disk: spec.disk.clone(),
         scratch_disk: spec.scratch_disk,

@@ -19,6 +19,8 @@ use seccompiler::{
     SeccompFilter, SeccompRule, apply_filter_all_threads,
 };
 
+use crate::vm::hv::tap::SET_OFFLOAD;
+
 /// Files: the disk, the medium, logs, the variables, a screenshot.
 const FILES: &[i64] = &[
     libc::SYS_read,
@@ -171,6 +173,7 @@ fn filter(hypervisor: Hypervisor) -> Result<BpfProgram, BackendError> {
         request(SeccompCmpOp::MaskedEq(0xff00), KVM)?,
         request(SeccompCmpOp::Eq, libc::FIONBIO)?,
         request(SeccompCmpOp::Eq, libc::FIOCLEX)?,
+        request(SeccompCmpOp::Eq, SET_OFFLOAD.into())?,
     ];
     if is_played {
         requests.push(request(SeccompCmpOp::MaskedEq(TAP.0), TAP.1)?);

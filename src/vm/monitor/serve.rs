@@ -23,6 +23,7 @@ use crate::vm::cable::StreamCable;
 use crate::vm::dev::virtio::{Disk, Frames, RawFile, ScsiCd};
 use crate::vm::firmware::rom::Rom;
 use crate::vm::hv::{bhyve, kvm};
+use crate::vm::tap::TapCable;
 use crate::vm::vnc::{Place, VncServer};
 
 /// Is the machine that `config` describes, until it ends. The guest runs when the control socket
@@ -51,7 +52,7 @@ pub fn serve(config: &MonitorConfig, pid_file: &Path) -> Outcome<()> {
 }
 
 fn assemble(config: &MonitorConfig) -> Outcome<Arc<Machine>> {
-    let rom = Rom::open(&config.firmware, None, config.variables.as_deref())?;
+    let rom = Rom::open(&config.firmware, config.profile, config.variables.as_deref())?;
     let variables = Arc::new(Mutex::new(rom.variables.clone()));
     let plan = Plan {
         cpus: config.cpus,
@@ -67,7 +68,10 @@ fn assemble(config: &MonitorConfig) -> Outcome<Arc<Machine>> {
         None => None,
     };
     let wire = match (&config.link, &config.network) {
-        (Some(link), _) => Some(Wire::Link(link.clone())),
+        (Some(link), _) => Some(match config.hypervisor {
+            Hypervisor::Kvm => Wire::Cable(TapCable::open(&link.name)? as Arc<dyn Frames>),
+            Hypervisor::Bhyve => Wire::Link(link.clone()),
+        }),
         (None, Some(path)) => Some(Wire::Cable(StreamCable::connect(path)? as Arc<dyn Frames>)),
         (None, None) => None,
     };

@@ -16,6 +16,12 @@ say "processors: $(grep -c ^processor /proc/cpuinfo)"
 for device in /sys/bus/virtio/devices/*; do
     say "virtio $(cat "$device/device"): $(basename "$(readlink "$device/driver")")"
 done
+dmesg | sed -n 's/.*efi: EFI v[0-9.]* by /machine: firmware: /p'
+for device in /sys/bus/pci/devices/*; do
+    case $(cat "$device/class") in
+    0x03*) say "screen: $(cat "$device/vendor" "$device/device" | tr '\n' ' ')" ;;
+    esac
+done
 dmesg -r | sed -n 's/^<[0-3]>/machine: kernel error: /p'
 
 # Written at one stroke, in small pieces, and with holes; read after the kernel

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::{BadBuffer, Buffers, Chain, Disk, Kind, Ring, VirtioDevice};
 use crate::vm::dev::lanes;
@@ -29,8 +29,8 @@ const MAX_ZEROES_SECTORS: u32 = 1 << 20;
 /// Ranges in one discard or write-zeroes request.
 const MAX_RANGES: u32 = 16;
 const RANGE_BYTES: usize = 16;
-/// What goes between file and guest at a time.
-const CHUNK: usize = 1 << 18;
+/// What goes between file and guest at a time; a reset of the device waits for it.
+const CHUNK: u32 = 4 << 20;
 
 const STATUS_OK: u8 = 0;
 const STATUS_ERROR: u8 = 1;
@@ -70,8 +70,6 @@ pub struct Block {
     queues: u16,
     counters: Counters,
     failure: OnceLock<String>,
-    /// One for each ring: they are served at the same time.
-    chunks: Vec<Mutex<Vec<u8>>>,
 }
 
 /// A request, parsed.
@@ -114,7 +112,6 @@ impl Block {
             queues,
             counters: Counters::default(),
             failure: OnceLock::new(),
-            chunks: (0..queues).map(|_| Mutex::default()).collect(),
         })
     }
 
@@ -141,9 +138,9 @@ impl Block {
     }
 
     /// Answers one request. `None` when it is given up for a reset.
-    fn answer(&self, chain: &mut Chain, ring: &Ring, chunk: &mut [u8]) -> Option<()> {
+    fn answer(&self, chain: &mut Chain, ring: &Ring) -> Option<()> {
         let Ok(mut status) = chain.writable.take_last() else { return Some(()) };
-        let code = match self.carry_out(chain, ring, chunk) {
+        let code = match self.carry_out(chain, ring) {
             Ok(()) => STATUS_OK,
             Err(Refusal::Error) => STATUS_ERROR,
             Err(Refusal::Unsupported) => STATUS_UNSUPPORTED,
@@ -155,7 +152,7 @@ impl Block {
         Some(())
     }
 
-    fn carry_out(&self, chain: &mut Chain, ring: &Ring, chunk: &mut [u8]) -> Result<(), Refusal> {
+    fn carry_out(&self, chain: &mut Chain, ring: &Ring) -> Result<(), Refusal> {
         let counters = &self.counters;
         let count = |counter: &AtomicU64, by| {
             counter.fetch_add(by, Ordering::Relaxed);
@@ -169,13 +166,13 @@ impl Block {
         match request {
             Request::Read { sector } => {
                 let bytes = chain.writable.left();
-                self.read(sector, &mut chain.writable, ring, chunk)?;
+                self.read(sector, &mut chain.writable, ring)?;
                 count(&counters.reads, 1);
                 count(&counters.read_bytes, bytes);
             }
             Request::Write { sector } => {
                 let bytes = chain.readable.left();
-                self.write(sector, &mut chain.readable, ring, chunk)?;
+                self.write(sector, &mut chain.readable, ring)?;
                 count(&counters.writes, 1);
                 count(&counters.written_bytes, bytes);
             }
@@ -193,42 +190,31 @@ impl Block {
         Ok(())
     }
 
-    fn read(
-        &self,
-        sector: u64,
-        to: &mut Buffers,
-        ring: &Ring,
-        chunk: &mut [u8],
-    ) -> Result<(), Refusal> {
+    fn read(&self, sector: u64, to: &mut Buffers, ring: &Ring) -> Result<(), Refusal> {
         let mut offset = self.place(sector, to.left())?;
         while to.left() > 0 {
-            let piece = piece(chunk, to.left());
-            self.stored(self.disk.read_at(offset, piece))?;
+            let bytes = piece(to.left());
+            let guest = to.take_front(bytes)?;
+            self.stored(self.disk.read_to(offset, &guest.slices()?))?;
+            to.add_written(bytes);
             if ring.is_cancelled() {
                 return Err(Refusal::Cancelled);
             }
-            to.write(piece)?;
-            offset += piece.len() as u64;
+            offset += u64::from(bytes);
         }
         Ok(())
     }
 
-    fn write(
-        &self,
-        sector: u64,
-        from: &mut Buffers,
-        ring: &Ring,
-        chunk: &mut [u8],
-    ) -> Result<(), Refusal> {
+    fn write(&self, sector: u64, from: &mut Buffers, ring: &Ring) -> Result<(), Refusal> {
         let mut offset = self.place(sector, from.left())?;
         while from.left() > 0 {
-            let piece = piece(chunk, from.left());
-            from.read(piece)?;
-            self.stored(self.disk.write_at(offset, piece))?;
+            let bytes = piece(from.left());
+            let guest = from.take_front(bytes)?;
+            self.stored(self.disk.write_from(offset, &guest.slices()?))?;
             if ring.is_cancelled() {
                 return Err(Refusal::Cancelled);
             }
-            offset += piece.len() as u64;
+            offset += u64::from(bytes);
         }
         Ok(())
     }
@@ -287,9 +273,9 @@ impl Block {
     }
 }
 
-fn piece(chunk: &mut [u8], left: u64) -> &mut [u8] {
-    let length = left.min(chunk.len() as u64) as usize;
-    chunk.get_mut(..length).unwrap_or_default()
+/// How many of the bytes that are left are moved at a time.
+fn piece(left: u64) -> u32 {
+    u32::try_from(left).unwrap_or(u32::MAX).min(CHUNK)
 }
 
 impl Request {
@@ -343,12 +329,9 @@ impl VirtioDevice for Block {
         config
     }
 
-    fn serve(&self, queue: usize, ring: &mut Ring) {
-        let Some(chunk) = self.chunks.get(queue) else { return };
-        let mut chunk = chunk.lock().unwrap_or_else(PoisonError::into_inner);
-        chunk.resize(CHUNK, 0);
+    fn serve(&self, _queue: usize, ring: &mut Ring) {
         while let Some(mut chain) = ring.take() {
-            if self.answer(&mut chain, ring, &mut chunk).is_none() {
+            if self.answer(&mut chain, ring).is_none() {
                 return;
             }
             ring.done(&chain);

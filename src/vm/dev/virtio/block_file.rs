@@ -9,8 +9,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use vm_memory::VolatileSlice;
+
 use super::Disk;
 use crate::ui::{Failure, Outcome};
+use crate::vm::hv::scatter;
 
 #[cfg(target_os = "linux")]
 #[path = "holes_linux.rs"]
@@ -98,6 +101,14 @@ impl Disk for RawFile {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.file.write_all_at(data, offset)
+    }
+
+    fn read_to(&self, offset: u64, guest: &[VolatileSlice<'_>]) -> io::Result<()> {
+        scatter::read_exact_at(&self.file, guest, offset)
+    }
+
+    fn write_from(&self, offset: u64, guest: &[VolatileSlice<'_>]) -> io::Result<()> {
+        scatter::write_all_at(&self.file, guest, offset)
     }
 
     fn flush(&self) -> io::Result<()> {

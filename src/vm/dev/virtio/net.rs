@@ -2,8 +2,9 @@
 // License, v. 2.0. If a copy of the MPL was not distributed with this
 // file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-//! A network interface (VIRTIO 1.2, section 5.1) without offloads.
+//! A network interface (VIRTIO 1.2, section 5.1) with the offloads that its cable carries.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{Chain, Kind, Ring, VirtioDevice, Wake};
@@ -14,21 +15,56 @@ const STATUS: u64 = 1 << 16;
 const QUEUE_SIZE: u16 = 256;
 const RECEIVE: usize = 0;
 
-/// Before each frame, in both directions.
-const HEADER: usize = 12;
-/// The number of buffers that a received frame takes: one.
-const ONE_BUFFER: [u8; HEADER] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 const MIN_FRAME: u64 = 14;
-const MAX_FRAME: usize = 1 << 16;
+/// The largest packet that is left to be cut, and an Ethernet header with a VLAN.
+const MAX_FRAME: usize = (1 << 16) + 18;
+
+/// Before each frame, in both directions: what of its checksum and of cutting it is left to do
+/// (VIRTIO 1.2 §5.1.6).
+pub type FrameHeader = [u8; 12];
+
+/// The header of a frame with which nothing is left to do.
+pub const PLAIN: FrameHeader = [0; 12];
+/// Where the header has the number of buffers of a received frame.
+const BUFFERS: usize = 10;
+
+/// What may be left to do: feature bits (VIRTIO 1.2 §5.1.3).
+pub mod offloads {
+    /// By the host: a frame's checksum.
+    pub const CSUM: u64 = 1 << 0;
+    /// By the guest: a frame's checksum, which may not even be looked at.
+    pub const GUEST_CSUM: u64 = 1 << 1;
+    /// By the guest: packets of TCP over IPv4 come uncut.
+    pub const GUEST_TSO4: u64 = 1 << 7;
+    /// By the guest: packets of TCP over IPv6 come uncut.
+    pub const GUEST_TSO6: u64 = 1 << 8;
+    /// By the host: cutting packets of TCP over IPv4.
+    pub const HOST_TSO4: u64 = 1 << 11;
+    /// By the host: cutting packets of TCP over IPv6.
+    pub const HOST_TSO6: u64 = 1 << 12;
+    /// Those of the host, without which a frame's header means nothing.
+    pub(super) const OF_HOST: u64 = CSUM | HOST_TSO4 | HOST_TSO6;
+    /// All of them.
+    pub const ALL: u64 = OF_HOST | GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6;
+}
 
 /// The other end of the cable: Ethernet frames without their checksum.
 pub trait Frames: Send + Sync {
-    /// Takes a frame of the guest; drops it when there is no room. Never blocks.
-    fn send(&self, frame: &[u8]);
+    /// Offloads that it carries, of [`offloads`].
+    fn offloads(&self) -> u64 {
+        0
+    }
 
-    /// Puts the next frame for the guest into `frame`, which holds the largest one, and gives its
-    /// length. `None` when there is none for now. Never blocks.
-    fn recv(&self, frame: &mut [u8]) -> Option<usize>;
+    /// Of those, the guest's driver accepts these from now on.
+    fn set_offloads(&self, _accepted: u64) {}
+
+    /// Takes a frame of the guest; drops it when there is no room. Never blocks.
+    fn send(&self, header: &FrameHeader, frame: &[u8]);
+
+    /// Puts the next frame for the guest into `frame`, which holds the largest one, and what it
+    /// leaves to the guest into `header`, which is [`PLAIN`] before; gives its length. `None` when
+    /// there is none for now. Never blocks.
+    fn recv(&self, header: &mut FrameHeader, frame: &mut [u8]) -> Option<usize>;
 
     /// Takes what is to be called when [`Frames::recv`] has something again.
     fn set_wake(&self, wake: Wake);
@@ -39,34 +75,52 @@ pub struct Net {
     mac: [u8; 6],
     frames: Arc<dyn Frames>,
     wake: OnceLock<Wake>,
-    /// A frame that waits for a buffer of the guest, and room for one that is being sent.
-    frame: Mutex<(Option<usize>, Vec<u8>)>,
+    /// Features that the driver accepts.
+    accepted: AtomicU64,
+    received: Mutex<Received>,
+}
+
+/// Room for a frame, which may wait for a buffer of the guest.
+struct Received {
+    header: FrameHeader,
+    bytes: Vec<u8>,
+    waiting: Option<usize>,
 }
 
 impl Net {
     /// An interface of this address at the end of a cable.
     pub fn new(mac: [u8; 6], frames: Arc<dyn Frames>) -> Arc<Self> {
-        let frame = Mutex::new((None, vec![0; MAX_FRAME]));
-        Arc::new(Self { mac, frames, wake: OnceLock::new(), frame })
+        let received = Received { header: PLAIN, bytes: vec![0; MAX_FRAME], waiting: None };
+        let (wake, accepted) = (OnceLock::new(), AtomicU64::new(0));
+        Arc::new(Self { mac, frames, wake, accepted, received: Mutex::new(received) })
+    }
+
+    fn accept(&self, features: u64) {
+        self.accepted.store(features, Ordering::Relaxed);
+        self.frames.set_offloads(features & offloads::ALL);
     }
 
     fn receive(&self, ring: &mut Ring) {
-        let mut frame = self.frame.lock().unwrap_or_else(PoisonError::into_inner);
-        let (waiting, bytes) = &mut *frame;
+        let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        let Received { header, bytes, waiting } = &mut *received;
         loop {
-            let Some(length) = waiting.take().or_else(|| self.frames.recv(bytes)) else { return };
+            let next = || {
+                *header = PLAIN;
+                self.frames.recv(header, bytes)
+            };
+            let Some(length) = waiting.take().or_else(next) else { return };
             let Some(mut chain) = ring.take() else {
                 *waiting = Some(length);
                 return;
             };
             let Some(content) = bytes.get(..length) else { return };
-            if chain.writable.left() < (HEADER + length) as u64 {
+            if chain.writable.left() < (header.len() + length) as u64 {
                 // Too large for what the guest expects: lost, as on a wire.
                 ring.put_back(chain);
                 continue;
             }
-            let written =
-                chain.writable.write(&ONE_BUFFER).and_then(|()| chain.writable.write(content));
+            lanes::put(header, BUFFERS, 1u16.to_le_bytes());
+            let written = chain.writable.write(header).and_then(|()| chain.writable.write(content));
             if written.is_err() {
                 tracing::debug!("a buffer for frames is outside RAM");
             }
@@ -76,10 +130,11 @@ impl Net {
 
     fn transmit(&self, ring: &mut Ring) {
         let mut bytes = Vec::new();
+        let is_plain = self.accepted.load(Ordering::Relaxed) & offloads::OF_HOST == 0;
         for _ in 0..QUEUE_SIZE {
             let Some(mut chain) = ring.take() else { return };
-            if Self::gather(&mut chain, &mut bytes) {
-                self.frames.send(&bytes);
+            if let Some(header) = Self::gather(&mut chain, &mut bytes) {
+                self.frames.send(if is_plain { &PLAIN } else { &header }, &bytes);
             }
             ring.done(&chain);
         }
@@ -89,18 +144,17 @@ impl Net {
         }
     }
 
-    /// Collects a frame. `false` when it is none.
-    fn gather(chain: &mut Chain, bytes: &mut Vec<u8>) -> bool {
-        let mut header = [0; HEADER];
-        if chain.readable.read(&mut header).is_err() {
-            return false;
-        }
+    /// Collects a frame, and gives its header. `None` when it is no frame.
+    fn gather(chain: &mut Chain, bytes: &mut Vec<u8>) -> Option<FrameHeader> {
+        let mut header = PLAIN;
+        chain.readable.read(&mut header).ok()?;
         let length = chain.readable.left();
         if !(MIN_FRAME..=MAX_FRAME as u64).contains(&length) {
-            return false;
+            return None;
         }
         bytes.resize(length as usize, 0);
-        chain.readable.read(bytes).is_ok()
+        chain.readable.read(bytes).ok()?;
+        Some(header)
     }
 }
 
@@ -110,7 +164,11 @@ impl VirtioDevice for Net {
     }
 
     fn features(&self) -> u64 {
-        MAC | STATUS
+        MAC | STATUS | self.frames.offloads() & offloads::ALL
+    }
+
+    fn activate(&self, features: u64) {
+        self.accept(features);
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
@@ -141,7 +199,8 @@ impl VirtioDevice for Net {
     }
 
     fn reset(&self) {
-        self.frame.lock().unwrap_or_else(PoisonError::into_inner).0 = None;
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).waiting = None;
+        self.accept(0);
     }
 }
 

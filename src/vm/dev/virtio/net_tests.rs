@@ -10,12 +10,19 @@ use super::super::mock::{Driver, Part, VERSION_1};
 use super::*;
 
 const TRANSMIT: u16 = 1;
+/// In a header's flags.
+const NEEDS_CHECKSUM: u8 = 1;
+/// The header of a received frame: nothing but the number of its buffers.
+const ONE_BUFFER: FrameHeader = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 /// A cable whose other end is the test's.
 #[derive(Default)]
 struct Cable {
     sent: Mutex<Vec<Vec<u8>>>,
     coming: Mutex<VecDeque<Vec<u8>>>,
+    carries: u64,
+    accepted: Mutex<Vec<u64>>,
+    headers: Mutex<Vec<FrameHeader>>,
     wake: OnceLock<Wake>,
 }
 
@@ -27,11 +34,23 @@ impl Cable {
 }
 
 impl Frames for Cable {
-    fn send(&self, frame: &[u8]) {
+    fn offloads(&self) -> u64 {
+        self.carries
+    }
+
+    fn set_offloads(&self, accepted: u64) {
+        self.accepted.lock().unwrap().push(accepted);
+    }
+
+    fn send(&self, header: &FrameHeader, frame: &[u8]) {
+        self.headers.lock().unwrap().push(*header);
         self.sent.lock().unwrap().push(frame.to_vec());
     }
 
-    fn recv(&self, frame: &mut [u8]) -> Option<usize> {
+    fn recv(&self, header: &mut FrameHeader, frame: &mut [u8]) -> Option<usize> {
+        if self.carries != 0 {
+            header[0] = NEEDS_CHECKSUM;
+        }
         let next = self.coming.lock().unwrap().pop_front()?;
         frame[..next.len()].copy_from_slice(&next);
         Some(next.len())
@@ -43,7 +62,11 @@ impl Frames for Cable {
 }
 
 fn driver() -> (Driver, Arc<Cable>) {
-    let cable = Arc::new(Cable::default());
+    driver_of(Cable::default())
+}
+
+fn driver_of(cable: Cable) -> (Driver, Arc<Cable>) {
+    let cable = Arc::new(cable);
     let net = Net::new([2, 8, 0x20, 1, 2, 3], Arc::clone(&cable) as Arc<dyn Frames>);
     (Driver::new(net), cable)
 }
@@ -116,4 +139,31 @@ fn what_is_too_large_for_the_buffer_is_lost_and_the_buffer_is_not() {
     driver.interrupt(0);
     assert_eq!(driver.poll(0), 100);
     assert_eq!(driver.collect(&writable)[12..], [2; 88]);
+}
+
+#[test]
+fn what_is_left_to_do_is_told_both_ways_once_the_driver_has_agreed() {
+    let carries = offloads::CSUM | offloads::GUEST_CSUM | 1 << 22;
+    let (mut driver, cable) = driver_of(Cable { carries, ..Cable::default() });
+    assert_eq!(driver.offered() & 0xff_ffff, MAC | STATUS | offloads::CSUM | offloads::GUEST_CSUM);
+    driver.start(VERSION_1 | MAC | offloads::CSUM);
+    assert_eq!(cable.accepted.lock().unwrap().last(), Some(&offloads::CSUM));
+    let mut header = PLAIN;
+    header[0] = NEEDS_CHECKSUM;
+    header[6] = 34;
+    driver.request(TRANSMIT, &[Part::Out(&header), Part::Out(&[1; 60])]);
+    assert_eq!(*cable.headers.lock().unwrap(), [header]);
+    cable.arrive(&[2; 60]);
+    let (_, content) = driver.request(0, &[Part::In(1526)]);
+    assert_eq!(content[..12], [NEEDS_CHECKSUM, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    driver.board.pci().reset();
+    assert_eq!(cable.accepted.lock().unwrap().last(), Some(&0));
+}
+
+#[test]
+fn a_driver_that_agreed_to_nothing_leaves_nothing_to_do() {
+    let (mut driver, cable) = driver_of(Cable { carries: offloads::ALL, ..Cable::default() });
+    driver.start(VERSION_1 | MAC);
+    driver.request(TRANSMIT, &[Part::Out(&[0xff; 12]), Part::Out(&[1; 60])]);
+    assert_eq!(*cable.headers.lock().unwrap(), [PLAIN]);
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, VolatileSlice};
 
 use super::interrupts::Interrupts;
 use crate::vm::dev::MsiSink;
@@ -231,6 +231,18 @@ impl Buffers {
         });
         self.done = done;
         pieces.map(|()| front)
+    }
+
+    /// What remains, as memory of this process.
+    ///
+    /// # Errors
+    /// When a part of it is outside RAM.
+    pub fn slices(&self) -> Result<Vec<VolatileSlice<'_>>, BadBuffer> {
+        let parts = self.parts.get(self.part..).unwrap_or_default();
+        let pieces = parts.iter().flat_map(|(address, length)| {
+            self.memory.get_slices(GuestAddress(*address), *length as usize)
+        });
+        pieces.map(|piece| piece.map_err(|_| BadBuffer)).collect()
     }
 
     /// Cuts off the last byte.
