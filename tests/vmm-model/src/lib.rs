@@ -15,14 +15,25 @@
 #![allow(unsafe_code)]
 
 mod abi;
+mod board;
 mod config;
 mod ctl;
 mod dispatch;
 mod fault;
 mod hooks;
+mod hpet;
+mod irq;
+mod kvm;
+mod life;
 mod log;
+mod machine;
 mod memory;
 mod real;
+mod rtc;
+mod signal;
+mod ticker;
+mod vcpu;
+mod viona;
 mod vm;
 mod zone;
 
