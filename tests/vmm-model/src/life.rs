@@ -30,6 +30,9 @@ pub(crate) struct State {
     pub(crate) suspension: Option<Suspension>,
     /// Up to version 15: those that have noticed the suspension.
     pub(crate) noticed: u64,
+    /// Up to version 15: those that the suspension has caught in `VM_RUN`, which come back with
+    /// nothing before they notice.
+    caught: u64,
     /// Those in debug suspension.
     pub(crate) debug: u64,
     /// Those that halt with interrupts off.
@@ -76,6 +79,8 @@ impl Life {
         state.suspension = Some(Suspension { how, source, when });
         // Who is in the kernel notices when its thread comes back to `VM_RUN`.
         state.noticed = state.active & !state.running;
+        let own = u32::try_from(source).map_or(0, bit);
+        state.caught = if config().version < 16 { state.active & state.running & !own } else { 0 };
         drop(state);
         self.changed.notify_all();
         Ok(0)
@@ -97,6 +102,14 @@ impl Life {
             let waited = self.changed.wait_timeout(state, Duration::from_millis(20));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Whether the suspension has caught this vCPU, which is said once.
+    pub(crate) fn was_caught(&self, id: u32) -> bool {
+        let mut state = self.state();
+        let was = state.caught & bit(id) != 0;
+        state.caught &= !bit(id);
+        was
     }
 
     /// Whether all active vCPUs halt with interrupts off, now that this one does.

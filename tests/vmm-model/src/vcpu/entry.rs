@@ -140,6 +140,9 @@ impl Stay<'_> {
         let id = self.vcpu.id;
         let suspension = self.vm.life.state().suspension;
         if let Some(why) = suspension {
+            if self.vm.life.was_caught(id) {
+                return Some(Exit::Nothing);
+            }
             self.vm.life.notice(id, || self.vcpu.is_wanted() || self.vm.is_ending());
             if self.vcpu.is_wanted() {
                 return Some(Exit::Wanted);
@@ -178,8 +181,7 @@ impl Stay<'_> {
     fn interrupted(&self, guest: &mut Guest) -> Option<Exit> {
         let is_programs = signal::is_pending(&self.seat.blocked);
         signal::consume();
-        let is_suspended = self.vm.life.state().suspension.is_some();
-        if is_programs || (is_suspended && config().version < 16) {
+        if is_programs {
             return Some(Exit::Nothing);
         }
         if guest.is_dead(self.vm) {
