@@ -18,6 +18,8 @@ pub(crate) enum Arg {
     InOut(usize),
     /// One that is written.
     Out(usize),
+    /// One that is read, or nothing.
+    MaybeIn(usize),
 }
 
 /// An ioctl.
@@ -40,7 +42,7 @@ macro_rules! calls {
     };
 }
 
-use Arg::{In, InOut, None as Nothing, Out, Scalar};
+use Arg::{In, InOut, MaybeIn, None as Nothing, Out, Scalar};
 
 calls! {
     VMM_CREATE_VM 0x564d01 In(136), 0;
@@ -104,12 +106,33 @@ calls! {
     VM_DESTROY_PENDING 0x766d26 Nothing, 5;
     VM_VCPU_BARRIER 0x766d27 Scalar, 16;
     VM_DEVMEM_GETOFFSET 0x766dff InOut(16), 0;
+    VNA_IOC_CREATE 0x564301 In(8), 0;
+    VNA_IOC_DELETE 0x564302 Nothing, 0;
+    VNA_IOC_VERSION 0x564303 Nothing, 1;
+    VNA_IOC_RING_INIT 0x564310 In(16), 0;
+    VNA_IOC_RING_RESET 0x564311 Scalar, 0;
+    VNA_IOC_RING_KICK 0x564312 Scalar, 0;
+    VNA_IOC_RING_SET_MSI 0x564313 In(24), 0;
+    VNA_IOC_RING_INTR_CLR 0x564314 Scalar, 0;
+    VNA_IOC_RING_PAUSE 0x564317 Scalar, 1;
+    VNA_IOC_RING_INIT_MODERN 0x564318 In(32), 6;
+    VNA_IOC_INTR_POLL 0x564320 Out(8), 0;
+    VNA_IOC_SET_FEATURES 0x564321 In(8), 0;
+    VNA_IOC_GET_FEATURES 0x564322 Out(8), 0;
+    VNA_IOC_SET_NOTIFY_IOP 0x564323 Scalar, 0;
+    VNA_IOC_SET_PROMISC 0x564324 Scalar, 2;
+    VNA_IOC_GET_MTU 0x564327 Nothing, 4;
+    VNA_IOC_SET_MTU 0x564328 Scalar, 4;
+    VNA_IOC_SET_NOTIFY_MMIO 0x564329 MaybeIn(16), 6;
+    VNA_IOC_INTR_POLL_MQ 0x56432a InOut(68), 6;
 }
 
 impl Call {
-    /// What the third argument is on a kernel of that version: some structures have grown.
-    pub(crate) fn argument(&self, version: u32) -> Arg {
+    /// What the third argument is on a kernel of these versions: some structures have grown.
+    pub(crate) fn argument(&self, version: u32, viona: u32) -> Arg {
         match (self.number, self.arg) {
+            (VNA_IOC_SET_FEATURES, _) if viona < 6 => In(4),
+            (VNA_IOC_GET_FEATURES, _) if viona < 6 => Out(4),
             (VM_SUSPEND, _) if version < 16 => In(4),
             (VM_RTC_SETTIME, _) if version < 12 => In(8),
             (VM_RTC_GETTIME, _) if version < 12 => Out(8),
@@ -125,7 +148,7 @@ pub(crate) fn find(number: u32, version: u32) -> Option<&'static Call> {
 
 /// Whether the number belongs to the interface at all: everything else passes at once.
 pub(crate) fn is_ours(request: u64) -> bool {
-    matches!(request >> 8, 0x564d | 0x7670 | 0x766c | 0x766d)
+    matches!(request >> 8, 0x5643 | 0x564d | 0x7670 | 0x766c | 0x766d)
 }
 
 /// A 32-bit field.

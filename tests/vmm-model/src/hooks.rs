@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use libc::{c_char, c_int, c_ulong, c_void, off_t, size_t};
 
 use crate::zone::Node;
-use crate::{Answer, Errno, dispatch, fault, lock, log, real, vm, zone};
+use crate::{Answer, Errno, dispatch, fault, lock, log, real, viona, vm, zone};
 
 /// A descriptor of ours has been opened in this process.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
@@ -29,6 +29,7 @@ fn answer(result: Answer) -> c_int {
 enum Target {
     Ctl,
     Machine(PathBuf),
+    Viona,
 }
 
 fn target(path: *const c_char) -> Option<Target> {
@@ -37,6 +38,9 @@ fn target(path: *const c_char) -> Option<Target> {
     }
     // SAFETY: C's functions take a string that ends with NUL here, and so do the hooks.
     let path = unsafe { CStr::from_ptr(path) }.to_bytes();
+    if path == b"/dev/viona" {
+        return Some(Target::Viona);
+    }
     let rest = path.strip_prefix(b"/dev/vmm")?;
     if rest == b"ctl" {
         return Some(Target::Ctl);
@@ -53,6 +57,14 @@ fn open_ours(target: &Target, flags: c_int) -> Answer {
     match target {
         Target::Ctl if flags & libc::O_EXCL == 0 => Err(Errno(libc::EINVAL)),
         Target::Ctl => open_file(zone::ctl(), how),
+        Target::Viona => {
+            let _guard = zone::guard();
+            let path = viona::file();
+            std::fs::File::create_new(&path).map_err(|_| Errno(libc::ENOMEM))?;
+            let fd = open_file(path, how)?;
+            zone::flock(fd, libc::LOCK_SH);
+            Ok(fd)
+        }
         Target::Machine(path) => {
             let _guard = zone::guard();
             zone::sweep();
@@ -81,6 +93,7 @@ fn opened(target: &Target, flags: c_int) -> c_int {
     let what = match target {
         Target::Ctl => "open /dev/vmmctl",
         Target::Machine(_) => "open /dev/vmm/NAME",
+        Target::Viona => "open /dev/viona",
     };
     log::call(-1, what, flags as usize, &[], result);
     answer(result)
@@ -120,6 +133,11 @@ fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
     let result = close();
     if is_ours {
         let error = crate::errno();
+        let gone = {
+            let _guard = zone::guard();
+            zone::sweep_viona()
+        };
+        viona::forget(&gone);
         let _guard = zone::guard();
         zone::sweep();
         log::line(&format!("fd {fd} close -> {result}"));
@@ -209,4 +227,71 @@ extern "C" fn mmap64(
 #[unsafe(no_mangle)]
 extern "C" fn fork() -> c_int {
     vm::across_fork(real::fork)
+}
+
+/// Puts the descriptors that tell of interrupts in the place of viona's; which ones those were.
+fn substitute(list: &mut [libc::pollfd]) -> Answer<Vec<(usize, libc::pollfd)>> {
+    let mut replaced = Vec::new();
+    for (index, entry) in list.iter_mut().enumerate() {
+        if let Some(Node::Viona(id)) = zone::node(entry.fd) {
+            let fd = viona::of(id).waiting()?;
+            replaced.push((index, *entry));
+            let events = if entry.events & libc::POLLRDBAND != 0 { libc::POLLIN } else { 0 };
+            *entry = libc::pollfd { fd, events, revents: 0 };
+        }
+    }
+    Ok(replaced)
+}
+
+/// Does `poll` to a list in which viona may be.
+fn polling(
+    list: *mut libc::pollfd,
+    count: libc::nfds_t,
+    poll: impl FnOnce(*mut libc::pollfd) -> c_int,
+) -> c_int {
+    if !ACTIVE.load(Ordering::Relaxed) || list.is_null() || count == 0 {
+        return poll(list);
+    }
+    // SAFETY: C's function takes so many structures there, which are the caller's to change.
+    let entries = unsafe { std::slice::from_raw_parts_mut(list, count as usize) };
+    let original = entries.to_vec();
+    let replaced = match substitute(entries) {
+        Ok(replaced) => replaced,
+        Err(error) => {
+            entries.copy_from_slice(&original);
+            return answer(Err(error));
+        }
+    };
+    let result = poll(list);
+    for (index, mut entry) in replaced {
+        let is_ready = entries[index].revents & libc::POLLIN != 0;
+        entry.revents = if is_ready { libc::POLLRDBAND } else { 0 };
+        entries[index] = entry;
+    }
+    result
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn poll(list: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int {
+    polling(list, count, |list| real::poll(list, count, timeout))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn __poll_chk(
+    list: *mut libc::pollfd,
+    count: libc::nfds_t,
+    timeout: c_int,
+    _: size_t,
+) -> c_int {
+    poll(list, count, timeout)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ppoll(
+    list: *mut libc::pollfd,
+    count: libc::nfds_t,
+    timeout: *const libc::timespec,
+    mask: *const libc::sigset_t,
+) -> c_int {
+    polling(list, count, |list| real::ppoll(list, count, timeout, mask))
 }

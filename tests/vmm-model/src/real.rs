@@ -58,3 +58,5 @@ next!(mmap, "mmap64", (at: *mut c_void, len: size_t, prot: c_int, flags: c_int, 
 next!(fork, "fork", () -> c_int);
 next!(dup2, "dup2", (old: c_int, new: c_int) -> c_int);
 next!(dup3, "dup3", (old: c_int, new: c_int, flags: c_int) -> c_int);
+next!(poll, "poll", (list: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int);
+next!(ppoll, "ppoll", (list: *mut libc::pollfd, count: libc::nfds_t, timeout: *const libc::timespec, mask: *const libc::sigset_t) -> c_int);

@@ -218,5 +218,9 @@ pub(crate) fn across_fork(fork: impl FnOnce() -> i32) -> i32 {
     let list = lock(all());
     let result = fork();
     drop(list);
+    if result == 0 {
+        let _guard = zone::guard();
+        crate::viona::forget_in_child();
+    }
     result
 }

@@ -419,7 +419,9 @@ fn trap_13_debug_suspension_spins() {
 #[test]
 fn trap_14_the_exit_for_another_call_is_20_up_to_version_15() {
     rule("trap_14_the_exit_for_another_call_is_20_up_to_version_15", ALL).needs_kvm().run(|| {
+        // Halted, so that its thread sleeps where it is seen.
         let fd = guest::machine(&LOOP, 1);
+        guest::set_run_state(fd, 0, 0).unwrap();
         let runner = std::thread::spawn(move || enter(fd, 0, 0, &[]).unwrap().code());
         support::wait_for("vCPU in the kernel", is_in_kernel);
         register(fd, 0, RAX).unwrap();

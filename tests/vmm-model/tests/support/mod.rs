@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod guest;
+pub mod nic;
 pub mod number;
 
 use std::ops::RangeInclusive;
@@ -27,6 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 pub struct Rule {
     name: &'static str,
     versions: Vec<u32>,
+    viona: Vec<u32>,
     variables: Vec<(String, String)>,
     needs_kvm: bool,
 }
@@ -34,13 +36,19 @@ pub struct Rule {
 /// The rule of that name, which must be the test's, under these versions.
 pub fn rule(name: &'static str, versions: impl IntoIterator<Item = u32>) -> Rule {
     let versions = versions.into_iter().collect();
-    Rule { name, versions, variables: Vec::new(), needs_kvm: false }
+    Rule { name, versions, viona: vec![6], variables: Vec::new(), needs_kvm: false }
 }
 
 impl Rule {
-    /// Sets a variable for the model.
+    /// Sets a variable for the model; `{state}` in it is the directory of its state.
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs the body also once for each of these versions of viona.
+    pub fn under_viona(mut self, versions: &[u32]) -> Self {
+        self.viona = versions.to_vec();
         self
     }
 
@@ -62,11 +70,11 @@ impl Rule {
             return;
         }
         for version in &self.versions {
-            self.process(*version);
+            self.viona.iter().for_each(|viona| self.process(*version, *viona));
         }
     }
 
-    fn process(&self, version: u32) {
+    fn process(&self, version: u32, viona: u32) {
         let state = tempfile::tempdir().unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -76,7 +84,10 @@ impl Rule {
             .env("VMM_MODEL_STATE", state.path())
             .env("VMM_MODEL_LOG", state.path().join("log"))
             .env("VMM_MODEL_VERSION", version.to_string())
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .env("VMM_MODEL_VIONA", viona.to_string())
+            .envs(self.variables.iter().map(|(name, value)| {
+                (name, value.replace("{state}", &state.path().display().to_string()))
+            }))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let child = command.spawn().unwrap();
@@ -95,7 +106,7 @@ impl Rule {
         let tail: Vec<&str> = tail.into_iter().rev().collect();
         assert!(
             output.status.success() && said.contains("1 passed"),
-            "under version {version}: {}\n{said}{errors}the model's log ends so:\n{}",
+            "under version {version}, viona {viona}: {}\n{said}{errors}the model's log ends so:\n{}",
             output.status,
             tail.join("\n"),
         );
@@ -116,6 +127,11 @@ fn library() -> PathBuf {
 /// The version that is played.
 pub fn version() -> u32 {
     std::env::var("VMM_MODEL_VERSION").unwrap().parse().unwrap()
+}
+
+/// The version of viona that is played.
+pub fn viona_version() -> u32 {
+    std::env::var("VMM_MODEL_VIONA").unwrap().parse().unwrap()
 }
 
 /// Waits until something is so.
