@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use support::client::{self, get, pack, register, set_register};
-use support::guest::{self, Exit, answer_mmio, answer_port, enter, run};
+use support::guest::{self, answer_mmio, answer_port, enter, run};
 use support::number::*;
 use support::{ALL, rule, version};
 
@@ -23,12 +23,6 @@ const LOOP: [u8; 2] = [0xeb, 0xfe];
 /// `mov eax, [0xd0000000]; mov [0xd0000004], eax`, with a flat DS made by hand before.
 const MOVES: [u8; 12] = [0x67, 0x66, 0xa1, 0x00, 0x00, 0x00, 0xd0, 0x67, 0x66, 0xa3, 0x04, 0x00];
 const MOVES_END: [u8; 2] = [0x00, 0xd0];
-
-/// Lets the data segment reach all of 32 bits.
-fn flatten(fd: i32) {
-    let fields = [(0, 0, 4), (4, 25, 4), (8, 0, 8), (16, 0xffff_ffff, 4), (20, 0x8093, 4)];
-    client::call(fd, VM_SET_SEGMENT_DESCRIPTOR, &mut pack::<24>(&fields)).unwrap();
-}
 
 #[test]
 fn trap_02_an_answer_must_echo_the_exit() {
@@ -120,7 +114,7 @@ fn strings_come_one_element_at_a_time() {
 fn mmio_is_read_and_written_where_nothing_is() {
     rule("mmio_is_read_and_written_where_nothing_is", [1, 18]).needs_kvm().run(|| {
         let fd = guest::machine(&[&MOVES[..], &MOVES_END, &LOOP].concat(), 1);
-        flatten(fd);
+        guest::flatten(fd);
         let exit = run(fd, 0);
         assert_eq!(exit.mmio(), (0xd000_0000, 4, true, 0));
         let again = enter(fd, 0, 0, &[]).unwrap();
@@ -284,21 +278,10 @@ fn a_triple_fault_suspends_the_machine() {
         let fd = guest::machine(&LOOP, 1);
         protect(fd);
         client::call(fd, VM_INJECT_EXCEPTION, &mut pack::<20>(&[(4, 6, 4)])).unwrap();
-        suspended(&run(fd, 0), 4, 0);
-        suspended(&run(fd, 0), 4, 0);
+        guest::suspended(&run(fd, 0), 4, 0);
+        guest::suspended(&run(fd, 0), 4, 0);
         assert_eq!(client::suspend(fd, 1), Err(libc::EALREADY));
     });
-}
-
-/// The exit says that the machine is suspended so; source and time from version 16.
-fn suspended(exit: &Exit, how: u64, source: u64) {
-    assert_eq!((exit.code(), get(&exit.0, 16, 4)), (guest::SUSPENDED, how));
-    if version() >= 16 {
-        assert_eq!(get(&exit.0, 20, 4), source);
-        assert!(get(&exit.0, 24, 8) > 0);
-    } else {
-        assert_ne!(get(&exit.0, 20, 4), source, "not written before version 16");
-    }
 }
 
 #[test]
@@ -310,139 +293,4 @@ fn halting_with_interrupts_off_suspends_the_machine() {
             assert_eq!((exit.code(), get(&exit.0, 16, 4)), (guest::SUSPENDED, 3));
         },
     );
-}
-
-#[test]
-fn trap_09_a_suspension_waits_for_every_active_vcpu_before_version_16() {
-    rule("trap_09_a_suspension_waits_for_every_active_vcpu_before_version_16", ALL)
-        .needs_kvm()
-        .run(|| {
-            let fd = guest::machine(&[&[0xe6, 0x80][..], &LOOP].concat(), 2);
-            let exit = run(fd, 0);
-            // The second vCPU waits for SIPI in the kernel until it is asked to come out.
-            let (out, came_out) = mpsc::channel();
-            let (go_on, may_go_on) = mpsc::channel();
-            let second = std::thread::spawn(move || {
-                let mut exit = enter(fd, 1, 0, &[]).unwrap();
-                if exit.code() != guest::SUSPENDED {
-                    out.send(()).unwrap();
-                    may_go_on.recv().unwrap();
-                    exit = run(fd, 1);
-                }
-                exit.0
-            });
-            support::wait_for("vCPU in the kernel", is_in_kernel);
-            client::suspend(fd, 2).unwrap();
-            let (sender, exits) = mpsc::channel();
-            std::thread::spawn(move || sender.send(answer_port(fd, 0, &exit, 0).0));
-            if version() < 16 {
-                came_out.recv_timeout(Duration::from_secs(20)).unwrap();
-                let early = exits.recv_timeout(Duration::from_millis(200));
-                assert!(early.is_err(), "the first one must wait for the second");
-            }
-            let _ = go_on.send(());
-            let first = Exit(exits.recv_timeout(Duration::from_secs(20)).unwrap());
-            suspended(&first, 2, u64::from(u32::MAX));
-            suspended(&Exit(second.join().unwrap()), 2, u64::from(u32::MAX));
-        });
-}
-
-/// Whether a thread is inside of KVM. Threads that the kernel has made itself look alike.
-fn is_in_kernel() -> bool {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    tasks.flatten().any(|task| {
-        let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
-        let call = read("syscall");
-        let mut words = call.split_whitespace();
-        let is_inside = words.next() == Some("16") && words.nth(1) == Some("0xae80");
-        is_inside && !read("comm").starts_with("kvm")
-    })
-}
-
-#[test]
-fn trap_10_only_the_barrier_is_sticky() {
-    rule("trap_10_only_the_barrier_is_sticky", ALL).needs_kvm().run(|| {
-        let fd = guest::machine(&LOOP, 1);
-        let result = client::scalar(fd, VM_VCPU_BARRIER, 0);
-        if version() < 16 {
-            assert_eq!(result, Err(libc::ENOTTY));
-            return;
-        }
-        result.unwrap();
-        assert_eq!(enter(fd, 0, 0, &[]).unwrap().code(), guest::BOGUS);
-        // Once only: the next entry stays until it is kicked.
-        let (sender, exits) = mpsc::channel();
-        std::thread::spawn(move || sender.send(enter(fd, 0, 0, &[]).unwrap().code()));
-        assert!(exits.recv_timeout(Duration::from_millis(300)).is_err());
-        client::scalar(fd, VM_VCPU_BARRIER, 0).unwrap();
-        assert_eq!(exits.recv_timeout(Duration::from_secs(20)).unwrap(), guest::BOGUS);
-    });
-}
-
-#[test]
-fn trap_10_a_signal_makes_a_vcpu_come_out() {
-    rule("trap_10_a_signal_makes_a_vcpu_come_out", [1, 18]).needs_kvm().run(|| {
-        extern "C" fn ignore(_: libc::c_int) {}
-        let handler = ignore as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        // SAFETY: the handler does nothing.
-        unsafe { libc::signal(libc::SIGUSR2, handler) };
-        let fd = guest::machine(&LOOP, 1);
-        let (sender, ids) = mpsc::channel();
-        let runner = std::thread::spawn(move || {
-            // SAFETY: asks for this thread's id.
-            sender.send(unsafe { libc::pthread_self() }).unwrap();
-            enter(fd, 0, 0, &[]).unwrap().code()
-        });
-        let id = ids.recv().unwrap();
-        support::wait_for("end of the vCPU's stay", || {
-            // SAFETY: the thread is not joined yet.
-            unsafe { libc::pthread_kill(id, libc::SIGUSR2) };
-            runner.is_finished()
-        });
-        assert_eq!(runner.join().unwrap(), guest::BOGUS);
-    });
-}
-
-#[test]
-fn trap_13_debug_suspension_spins() {
-    rule("trap_13_debug_suspension_spins", [1, 18]).needs_kvm().run(|| {
-        let fd = guest::machine(&[0xe6, 0x80], 1);
-        client::one(fd, VM_SUSPEND_CPU, u64::from(u32::MAX)).unwrap();
-        for _ in 0..3 {
-            assert_eq!(enter(fd, 0, 0, &[]).unwrap().code(), guest::DEBUG);
-        }
-        client::one(fd, VM_RESUME_CPU, 0).unwrap();
-        assert_eq!(run(fd, 0).port().0, 0x80);
-    });
-}
-
-#[test]
-fn trap_14_the_exit_for_another_call_is_20_up_to_version_15() {
-    rule("trap_14_the_exit_for_another_call_is_20_up_to_version_15", ALL).needs_kvm().run(|| {
-        // Halted, so that its thread sleeps where it is seen.
-        let fd = guest::machine(&LOOP, 1);
-        guest::set_run_state(fd, 0, 0).unwrap();
-        let runner = std::thread::spawn(move || enter(fd, 0, 0, &[]).unwrap().code());
-        support::wait_for("vCPU in the kernel", is_in_kernel);
-        register(fd, 0, RAX).unwrap();
-        let expected = if version() < 16 { guest::REQIDLE } else { guest::BOGUS };
-        assert_eq!(runner.join().unwrap(), expected);
-    });
-}
-
-#[test]
-fn a_paused_machine_is_busy() {
-    rule("a_paused_machine_is_busy", ALL).needs_kvm().run(|| {
-        let fd = guest::machine(&[0xe6, 0x80], 1);
-        if version() < 7 {
-            assert_eq!(client::scalar(fd, VM_PAUSE, 0), Err(libc::ENOTTY));
-            return;
-        }
-        assert_eq!(client::scalar(fd, VM_RESUME, 0), Err(libc::EALREADY));
-        client::scalar(fd, VM_PAUSE, 0).unwrap();
-        assert_eq!(client::scalar(fd, VM_PAUSE, 0), Err(libc::EALREADY));
-        assert_eq!(enter(fd, 0, 0, &[]).err(), Some(libc::EBUSY));
-        client::scalar(fd, VM_RESUME, 0).unwrap();
-        assert_eq!(run(fd, 0).port().0, 0x80);
-    });
 }

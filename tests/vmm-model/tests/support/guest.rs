@@ -137,3 +137,20 @@ pub fn answer_mmio(fd: i32, cpu: u64, exit: &Exit, value: u64) -> Exit {
     put(&mut payload, 16, value, 8);
     again(fd, cpu, enter(fd, cpu, FULFILL_MMIO, &payload))
 }
+
+/// Lets the data segment reach all of 32 bits.
+pub fn flatten(fd: i32) {
+    let fields = [(0, 0, 4), (4, 25, 4), (8, 0, 8), (16, 0xffff_ffff, 4), (20, 0x8093, 4)];
+    call(fd, VM_SET_SEGMENT_DESCRIPTOR, &mut pack::<24>(&fields)).unwrap();
+}
+
+/// The exit says that the machine is suspended so; source and time from version 16.
+pub fn suspended(exit: &Exit, how: u64, source: u64) {
+    assert_eq!((exit.code(), get(&exit.0, 16, 4)), (SUSPENDED, how));
+    if super::version() >= 16 {
+        assert_eq!(get(&exit.0, 20, 4), source);
+        assert!(get(&exit.0, 24, 8) > 0);
+    } else {
+        assert_ne!(get(&exit.0, 20, 4), source, "not written before version 16");
+    }
+}
