@@ -5,12 +5,12 @@
 //! The C functions that are intercepted. Everything that is not ours goes to the next library
 //! with the arguments it came with.
 
-use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use libc::{c_char, c_int, c_ulong, c_void, off_t, size_t};
+use libc::{c_char, c_int, c_uint, c_ulong, c_void, off_t, size_t};
 
+use crate::paths::{Target, target};
 use crate::zone::Node;
 use crate::{Answer, Errno, dispatch, fault, lock, log, real, viona, vm, zone};
 
@@ -25,31 +25,6 @@ fn answer(result: Answer) -> c_int {
     })
 }
 
-/// Which path a program means.
-enum Target {
-    Ctl,
-    Machine(PathBuf),
-    Viona,
-}
-
-fn target(path: *const c_char) -> Option<Target> {
-    if path.is_null() {
-        return None;
-    }
-    // SAFETY: C's functions take a string that ends with NUL here, and so do the hooks.
-    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
-    if path == b"/dev/viona" {
-        return Some(Target::Viona);
-    }
-    let rest = path.strip_prefix(b"/dev/vmm")?;
-    if rest == b"ctl" {
-        return Some(Target::Ctl);
-    }
-    let name = std::str::from_utf8(rest.strip_prefix(b"/")?).ok()?;
-    let is_name = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
-    is_name.then(|| Target::Machine(zone::machine(name)))
-}
-
 fn open_ours(target: &Target, flags: c_int) -> Answer {
     ACTIVE.store(true, Ordering::Relaxed);
     fault::strike("open")?;
@@ -57,6 +32,7 @@ fn open_ours(target: &Target, flags: c_int) -> Answer {
     match target {
         Target::Ctl if flags & libc::O_EXCL == 0 => Err(Errno(libc::EINVAL)),
         Target::Ctl => open_file(zone::ctl(), how),
+        Target::Directory => open_file(zone::directory().join("vm"), flags),
         Target::Viona => {
             let _guard = zone::guard();
             let path = viona::file();
@@ -94,6 +70,7 @@ fn opened(target: &Target, flags: c_int) -> c_int {
         Target::Ctl => "open /dev/vmmctl",
         Target::Machine(_) => "open /dev/vmm/NAME",
         Target::Viona => "open /dev/viona",
+        Target::Directory => "open /dev/vmm",
     };
     log::call(-1, what, flags as usize, &[], result);
     answer(result)
@@ -127,19 +104,24 @@ macro_rules! checked_opens {
 
 checked_opens!(__open_2 => open, __open64_2 => open);
 
+/// What follows when descriptors of ours may have been closed for the last time.
+fn closed() {
+    let gone = {
+        let _guard = zone::guard();
+        zone::sweep_viona()
+    };
+    viona::forget(&gone);
+    let _guard = zone::guard();
+    zone::sweep();
+}
+
 /// Does `close` to a descriptor of that number, and what follows from it when it was ours.
 fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
     let is_ours = ACTIVE.load(Ordering::Relaxed) && !zone::is_inside() && zone::node(fd).is_some();
     let result = close();
     if is_ours {
         let error = crate::errno();
-        let gone = {
-            let _guard = zone::guard();
-            zone::sweep_viona()
-        };
-        viona::forget(&gone);
-        let _guard = zone::guard();
-        zone::sweep();
+        closed();
         log::line(&format!("fd {fd} close -> {result}"));
         if result < 0 {
             return answer(Err(error));
@@ -151,6 +133,15 @@ fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn close(fd: c_int) -> c_int {
     closing(fd, || real::close(fd))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    let result = real::close_range(first, last, flags);
+    if ACTIVE.load(Ordering::Relaxed) && result == 0 {
+        closed();
+    }
+    result
 }
 
 #[unsafe(no_mangle)]
@@ -176,6 +167,7 @@ extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
 }
 
 fn map(fd: c_int, node: &Node, offset: off_t, len: size_t, prot: c_int) -> Answer<(i32, i64)> {
+    fault::strike("mmap")?;
     let absent = Errno(libc::ENODEV);
     let Node::Vm(id) = node else { return Err(absent) };
     let vm = vm::of(fd, *id)?;
