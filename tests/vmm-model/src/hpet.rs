@@ -164,7 +164,7 @@ impl Hpet {
         let mut fired = Vec::new();
         for number in 0..TIMERS {
             let timer = &mut self.timers[number];
-            if !timer.due.is_some_and(|due| due <= now) {
+            if timer.due.is_none_or(|due| due > now) {
                 continue;
             }
             timer.due = None;

@@ -40,7 +40,7 @@ fn the_version_is_the_answer() {
         let machine = client::machine("m");
         let asked = scalar(machine, VMM_INTERFACE_VERSION, 0);
         assert_eq!(asked, if version() < 6 { Err(libc::ENOTTY) } else { expected });
-        assert_eq!(scalar(machine, 0x766d_77, 0), Err(libc::ENOTTY), "no such call");
+        assert_eq!(scalar(machine, 0x76_6d77, 0), Err(libc::ENOTTY), "no such call");
     });
 }
 
@@ -243,8 +243,8 @@ fn nodes_are_seen_where_they_should_be() {
         assert!(path.exists());
         // SAFETY: the path is a C string.
         assert_eq!(unsafe { libc::access(c"/dev/vmm/m".as_ptr(), libc::R_OK) }, 0);
-        // SAFETY: takes three numbers; the descriptor is nobody else's.
         let first = machine.cast_unsigned();
+        // SAFETY: takes three numbers; the descriptor is nobody else's.
         assert_eq!(unsafe { libc::close_range(first, first, 0) }, 0);
         assert!(!path.exists(), "that was the last descriptor");
     });
