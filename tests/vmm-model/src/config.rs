@@ -13,6 +13,10 @@ pub(crate) struct Config {
     pub(crate) state: PathBuf,
     /// `VMM_MODEL_VERSION`: what `VMM_INTERFACE_VERSION` answers; 0 is a kernel without it.
     pub(crate) version: u32,
+    /// `VMM_MODEL_VIONA`: the version of viona; 0 is a kernel whose viona cannot say.
+    pub(crate) viona: u32,
+    /// `VMM_MODEL_LINKS`: the links that viona can attach, as [`crate::viona`] reads it.
+    pub(crate) links: String,
     /// `VMM_MODEL_ZONE=global`: more than one machine may exist.
     pub(crate) is_global: bool,
     /// `VMM_MODEL_LOG`: a file to which every call is appended.
@@ -40,6 +44,8 @@ fn read() -> Config {
     Config {
         state,
         version: number("VMM_MODEL_VERSION", 18),
+        viona: number("VMM_MODEL_VIONA", 6),
+        links: std::env::var("VMM_MODEL_LINKS").unwrap_or_default(),
         is_global: std::env::var_os("VMM_MODEL_ZONE").is_some_and(|zone| zone == "global"),
         log: std::env::var_os("VMM_MODEL_LOG").map(PathBuf::from),
         faults: std::env::var("VMM_MODEL_FAULTS").unwrap_or_default(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::abi::{self, put};
 use crate::config::config;
-use crate::{Answer, Errno, lock, vm, zone};
+use crate::{Answer, Errno, vm, zone};
 
 /// Answers a call on the control node.
 ///
@@ -18,6 +18,9 @@ pub(crate) fn call(fd: i32, number: u32, bytes: &mut [u8]) -> Answer {
     match number {
         abi::VMM_INTERFACE_VERSION => Ok(config().version.cast_signed()),
         abi::VMM_VM_SUPPORTED => Ok(0),
+        abi::VMM_RESV_QUERY if config().version <= 8 && !config().is_global => {
+            Err(Errno(libc::EPERM))
+        }
         abi::VMM_RESV_QUERY => {
             put(bytes, 16, &vm::allocated().to_le_bytes());
             Ok(0)
@@ -92,60 +95,4 @@ fn pause(time: Duration) -> Answer<()> {
     } else {
         Err(Errno(libc::EINTR))
     }
-}
-
-/// Answers a call on a machine.
-///
-/// # Errors
-/// Those of the kernel.
-pub(crate) fn machine(vm: &vm::Vm, number: u32, scalar: usize, bytes: &mut [u8]) -> Answer {
-    match number {
-        abi::VMM_INTERFACE_VERSION if config().version >= 6 => {
-            return Ok(config().version.cast_signed());
-        }
-        abi::VM_DESTROY_PENDING => return Ok(i32::from(vm.is_ending())),
-        n if n >> 8 == 0x564d => return Err(Errno(libc::ENOTTY)),
-        _ if vm.is_ending() => return Err(Errno(libc::ENXIO)),
-        _ => {}
-    }
-    let mut space = lock(&vm.space);
-    match number {
-        abi::VM_SET_AUTODESTRUCT => set(vm, zone::AUTODESTRUCT, scalar != 0),
-        abi::VM_DESTROY_SELF => set(vm, zone::DESTROYING, true),
-        abi::VM_ALLOC_MEMSEG => space.allocate(bytes),
-        abi::VM_GET_MEMSEG => space.describe(bytes),
-        abi::VM_MMAP_MEMSEG => space.map(bytes),
-        abi::VM_MUNMAP_MEMSEG => space.unmap(bytes),
-        abi::VM_MMAP_GETNEXT => space.next(bytes),
-        abi::VM_DEVMEM_GETOFFSET => space.device_offset(bytes),
-        abi::VM_REINIT => {
-            space.reinit();
-            Ok(0)
-        }
-        abi::VM_WRLOCK_CYCLE => Ok(0),
-        abi::VM_SET_TOPOLOGY => topology(vm, bytes),
-        abi::VM_GET_TOPOLOGY => {
-            put(bytes, 0, &*lock(&vm.topology));
-            Ok(0)
-        }
-        _ => Err(Errno(libc::ENOTTY)),
-    }
-}
-
-fn set(vm: &vm::Vm, flag: u8, on: bool) -> Answer {
-    let _guard = zone::guard();
-    let (set, clear) = if on { (flag, 0) } else { (0, flag) };
-    zone::change(&vm.path, set, clear).map(|()| 0)
-}
-
-fn topology(vm: &vm::Vm, bytes: &[u8]) -> Answer {
-    let field = |at: usize| abi::u32_at(bytes, at) & 0xffff;
-    let (sockets, cores) = (field(0), abi::u32_at(bytes, 0) >> 16);
-    let (threads, most) = (field(4), abi::u32_at(bytes, 4) >> 16);
-    let product = u64::from(sockets) * u64::from(cores) * u64::from(threads);
-    if most != 0 || product > vm::ceiling() {
-        return Err(Errno(libc::EINVAL));
-    }
-    put(&mut *lock(&vm.topology), 0, bytes);
-    Ok(0)
 }

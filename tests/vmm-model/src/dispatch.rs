@@ -4,35 +4,54 @@
 
 //! From an intercepted `ioctl` to the call that answers it, and back.
 
-use crate::abi::{Arg, find};
+use crate::abi::{self, Arg, find};
 use crate::config::config;
 use crate::zone::Node;
-use crate::{Answer, Errno, ctl, fault, log, vm};
+use crate::{Answer, Errno, ctl, fault, log, machine, viona, vm};
 
 /// Answers an ioctl on one of our descriptors.
 ///
 /// # Errors
 /// Those of the kernel.
 pub(crate) fn ioctl(fd: i32, node: &Node, number: u32, argument: usize) -> Answer {
-    let Some(call) = find(number, config().version) else {
-        log::call(fd, &format!("{number:#x}"), argument, &[], Err(Errno(libc::ENOTTY)));
-        return Err(Errno(libc::ENOTTY));
+    let (version, viona) = (config().version, config().viona);
+    let is_viona = matches!(node, Node::Viona(_));
+    let found = find(number, if is_viona { viona } else { version });
+    let Some(call) = found.filter(|_| is_viona == (number >> 8 == 0x5643)) else {
+        let error = unknown(node);
+        log::call(fd, &format!("{number:#x}"), argument, &[], Err(error));
+        return Err(error);
     };
     let mut bytes = Vec::new();
-    let answer = copy_in(call.arg, argument, &mut bytes)
+    let arg = call.argument(version, viona);
+    let answer = copy_in(arg, argument, &mut bytes)
         .and_then(|()| fault::strike(call.name))
         .and_then(|()| match node {
             Node::Ctl => ctl::call(fd, number, &mut bytes),
-            Node::Vm(id) => ctl::machine(&*vm::of(fd, *id)?, number, argument, &mut bytes),
+            Node::Vm(id) => machine::call(&*vm::of(fd, *id)?, number, argument, &mut bytes),
+            Node::Viona(id) => viona::call(&viona::of(*id), number, argument, &mut bytes),
         })
-        .and_then(|value| copy_out(call.arg, argument, &bytes).map(|()| value));
+        .and_then(|value| copy_out(arg, argument, &bytes).map(|()| value));
+    if answer.is_err() && number == abi::VM_GET_CPUID {
+        // The number of entries that are needed goes back also then.
+        let _ = copy_out(arg, argument, &bytes);
+    }
     log::call(fd, call.name, argument, &bytes, answer);
     answer
 }
 
+/// The error of a number that nobody knows.
+fn unknown(node: &Node) -> Errno {
+    match node {
+        Node::Viona(id) if viona::of(*id).waiting().is_err() => Errno(libc::ENXIO),
+        _ => Errno(libc::ENOTTY),
+    }
+}
+
 fn copy_in(arg: Arg, from: usize, bytes: &mut Vec<u8>) -> Answer<()> {
     match arg {
-        Arg::In(size) | Arg::InOut(size) => {
+        Arg::MaybeIn(_) if from == 0 => Ok(()),
+        Arg::In(size) | Arg::InOut(size) | Arg::MaybeIn(size) => {
             bytes.resize(size, 0);
             transfer(libc::SYS_process_vm_readv, bytes.as_mut_ptr() as usize, from, size)
         }
@@ -51,6 +70,23 @@ fn copy_out(arg: Arg, to: usize, bytes: &[u8]) -> Answer<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Reads what a program's pointer points to.
+///
+/// # Errors
+/// `EFAULT` when the pointer is bad.
+pub(crate) fn read_user(from: u64, bytes: &mut [u8]) -> Answer<()> {
+    let size = bytes.len();
+    transfer(libc::SYS_process_vm_readv, bytes.as_mut_ptr() as usize, from as usize, size)
+}
+
+/// Writes where a program's pointer points to.
+///
+/// # Errors
+/// `EFAULT` when the pointer is bad.
+pub(crate) fn write_user(to: u64, bytes: &[u8]) -> Answer<()> {
+    transfer(libc::SYS_process_vm_writev, bytes.as_ptr() as usize, to as usize, bytes.len())
 }
 
 /// Copies between our memory and a program's pointer, which may be bad.

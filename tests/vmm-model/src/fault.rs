@@ -4,7 +4,7 @@
 
 //! Faults on demand: `VMM_MODEL_FAULTS` is a list, separated by commas, of `CALL[@N]=WHAT`.
 //!
-//! `CALL` is the name of an ioctl, or `open`; `N` counts its calls in this process from 1, and
+//! `CALL` is the name of an ioctl, `open` or `mmap`; `N` counts its calls in this process from 1, and
 //! without it every one is meant. `WHAT` is the name of an error, or `delay:MILLISECONDS`.
 
 use std::collections::HashMap;
@@ -80,6 +80,9 @@ fn error(name: &str) -> Option<Errno> {
         "ENOMEM" => libc::ENOMEM,
         "EFAULT" => libc::EFAULT,
         "EBUSY" => libc::EBUSY,
+        "EALREADY" => libc::EALREADY,
+        "ENODEV" => libc::ENODEV,
+        "ERANGE" => libc::ERANGE,
         "EEXIST" => libc::EEXIST,
         "EINVAL" => libc::EINVAL,
         "ENOTTY" => libc::ENOTTY,

@@ -5,14 +5,14 @@
 //! The C functions that are intercepted. Everything that is not ours goes to the next library
 //! with the arguments it came with.
 
-use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use libc::{c_char, c_int, c_ulong, c_void, off_t, size_t};
+use libc::{c_char, c_int, c_uint, c_ulong, c_void, off_t, size_t};
 
+use crate::paths::{Target, target};
 use crate::zone::Node;
-use crate::{Answer, Errno, dispatch, fault, lock, log, real, vm, zone};
+use crate::{Answer, Errno, dispatch, fault, lock, log, real, viona, vm, zone};
 
 /// A descriptor of ours has been opened in this process.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
@@ -25,27 +25,6 @@ fn answer(result: Answer) -> c_int {
     })
 }
 
-/// Which path a program means.
-enum Target {
-    Ctl,
-    Machine(PathBuf),
-}
-
-fn target(path: *const c_char) -> Option<Target> {
-    if path.is_null() {
-        return None;
-    }
-    // SAFETY: C's functions take a string that ends with NUL here, and so do the hooks.
-    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
-    let rest = path.strip_prefix(b"/dev/vmm")?;
-    if rest == b"ctl" {
-        return Some(Target::Ctl);
-    }
-    let name = std::str::from_utf8(rest.strip_prefix(b"/")?).ok()?;
-    let is_name = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
-    is_name.then(|| Target::Machine(zone::machine(name)))
-}
-
 fn open_ours(target: &Target, flags: c_int) -> Answer {
     ACTIVE.store(true, Ordering::Relaxed);
     fault::strike("open")?;
@@ -53,6 +32,15 @@ fn open_ours(target: &Target, flags: c_int) -> Answer {
     match target {
         Target::Ctl if flags & libc::O_EXCL == 0 => Err(Errno(libc::EINVAL)),
         Target::Ctl => open_file(zone::ctl(), how),
+        Target::Directory => open_file(zone::directory().join("vm"), flags),
+        Target::Viona => {
+            let _guard = zone::guard();
+            let path = viona::file();
+            std::fs::File::create_new(&path).map_err(|_| Errno(libc::ENOMEM))?;
+            let fd = open_file(path, how)?;
+            zone::flock(fd, libc::LOCK_SH);
+            Ok(fd)
+        }
         Target::Machine(path) => {
             let _guard = zone::guard();
             zone::sweep();
@@ -81,6 +69,8 @@ fn opened(target: &Target, flags: c_int) -> c_int {
     let what = match target {
         Target::Ctl => "open /dev/vmmctl",
         Target::Machine(_) => "open /dev/vmm/NAME",
+        Target::Viona => "open /dev/viona",
+        Target::Directory => "open /dev/vmm",
     };
     log::call(-1, what, flags as usize, &[], result);
     answer(result)
@@ -114,14 +104,24 @@ macro_rules! checked_opens {
 
 checked_opens!(__open_2 => open, __open64_2 => open);
 
+/// What follows when descriptors of ours may have been closed for the last time.
+fn closed() {
+    let gone = {
+        let _guard = zone::guard();
+        zone::sweep_viona()
+    };
+    viona::forget(&gone);
+    let _guard = zone::guard();
+    zone::sweep();
+}
+
 /// Does `close` to a descriptor of that number, and what follows from it when it was ours.
 fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
     let is_ours = ACTIVE.load(Ordering::Relaxed) && !zone::is_inside() && zone::node(fd).is_some();
     let result = close();
     if is_ours {
         let error = crate::errno();
-        let _guard = zone::guard();
-        zone::sweep();
+        closed();
         log::line(&format!("fd {fd} close -> {result}"));
         if result < 0 {
             return answer(Err(error));
@@ -133,6 +133,15 @@ fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn close(fd: c_int) -> c_int {
     closing(fd, || real::close(fd))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    let result = real::close_range(first, last, flags);
+    if ACTIVE.load(Ordering::Relaxed) && result == 0 {
+        closed();
+    }
+    result
 }
 
 #[unsafe(no_mangle)]
@@ -158,6 +167,7 @@ extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
 }
 
 fn map(fd: c_int, node: &Node, offset: off_t, len: size_t, prot: c_int) -> Answer<(i32, i64)> {
+    fault::strike("mmap")?;
     let absent = Errno(libc::ENODEV);
     let Node::Vm(id) = node else { return Err(absent) };
     let vm = vm::of(fd, *id)?;
@@ -209,4 +219,71 @@ extern "C" fn mmap64(
 #[unsafe(no_mangle)]
 extern "C" fn fork() -> c_int {
     vm::across_fork(real::fork)
+}
+
+/// Puts the descriptors that tell of interrupts in the place of viona's; which ones those were.
+fn substitute(list: &mut [libc::pollfd]) -> Answer<Vec<(usize, libc::pollfd)>> {
+    let mut replaced = Vec::new();
+    for (index, entry) in list.iter_mut().enumerate() {
+        if let Some(Node::Viona(id)) = zone::node(entry.fd) {
+            let fd = viona::of(id).waiting()?;
+            replaced.push((index, *entry));
+            let events = if entry.events & libc::POLLRDBAND != 0 { libc::POLLIN } else { 0 };
+            *entry = libc::pollfd { fd, events, revents: 0 };
+        }
+    }
+    Ok(replaced)
+}
+
+/// Does `poll` to a list in which viona may be.
+fn polling(
+    list: *mut libc::pollfd,
+    count: libc::nfds_t,
+    poll: impl FnOnce(*mut libc::pollfd) -> c_int,
+) -> c_int {
+    if !ACTIVE.load(Ordering::Relaxed) || list.is_null() || count == 0 {
+        return poll(list);
+    }
+    // SAFETY: C's function takes so many structures there, which are the caller's to change.
+    let entries = unsafe { std::slice::from_raw_parts_mut(list, count as usize) };
+    let original = entries.to_vec();
+    let replaced = match substitute(entries) {
+        Ok(replaced) => replaced,
+        Err(error) => {
+            entries.copy_from_slice(&original);
+            return answer(Err(error));
+        }
+    };
+    let result = poll(list);
+    for (index, mut entry) in replaced {
+        let is_ready = entries[index].revents & libc::POLLIN != 0;
+        entry.revents = if is_ready { libc::POLLRDBAND } else { 0 };
+        entries[index] = entry;
+    }
+    result
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn poll(list: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int {
+    polling(list, count, |list| real::poll(list, count, timeout))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn __poll_chk(
+    list: *mut libc::pollfd,
+    count: libc::nfds_t,
+    timeout: c_int,
+    _: size_t,
+) -> c_int {
+    poll(list, count, timeout)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ppoll(
+    list: *mut libc::pollfd,
+    count: libc::nfds_t,
+    timeout: *const libc::timespec,
+    mask: *const libc::sigset_t,
+) -> c_int {
+    polling(list, count, |list| real::ppoll(list, count, timeout, mask))
 }

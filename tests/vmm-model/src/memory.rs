@@ -6,9 +6,11 @@
 //! `usr/src/uts/intel/io/vmm/vmm.c` and `vmm_sol_dev.c`.
 
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::Arc;
 
 use crate::abi::{DEVMEM, put, u32_at, u64_at};
-use crate::{Answer, Errno, errno};
+use crate::kvm::Kvm;
+use crate::{Answer, Errno, errno, real};
 
 const PAGE: u64 = 4096;
 const SEGMENTS: usize = 5;
@@ -18,10 +20,24 @@ const WIRED: u32 = 1;
 /// Memory that was allocated, behind a `memfd`.
 struct Segment {
     memory: OwnedFd,
+    /// Where the model has it, for the guest and for viona.
+    host: *mut u8,
     len: u64,
     name: [u8; 128],
     /// The program has a mapping of it at a guest-physical offset.
     is_seen_by_address: bool,
+}
+
+// SAFETY: the pointer is to a shared mapping of the segment's own, which only ends with it. What
+// lies there is never borrowed, only copied.
+unsafe impl Send for Segment {}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: the range is this segment's mapping, and nobody else knows of it any more: KVM's
+        // machine has been dropped before.
+        unsafe { libc::munmap(self.host.cast(), self.len as usize) };
+    }
 }
 
 impl Segment {
@@ -40,9 +56,19 @@ struct Map {
     len: u64,
     prot: u32,
     flags: u32,
+    /// Its number under KVM.
+    slot: u32,
 }
 
 impl Map {
+    fn may_write(&self) -> bool {
+        self.prot & 2 != 0
+    }
+
+    fn has(&self, gpa: u64) -> bool {
+        self.gpa <= gpa && gpa - self.gpa < self.len
+    }
+
     fn overlaps(&self, gpa: u64, end: u64) -> bool {
         self.gpa < end && gpa < self.gpa + self.len
     }
@@ -51,6 +77,8 @@ impl Map {
 /// The memory of a machine.
 #[derive(Default)]
 pub(crate) struct Space {
+    /// Dropped before the memory it shows.
+    kvm: Option<Arc<Kvm>>,
     segments: [Option<Segment>; SEGMENTS],
     maps: Vec<Map>,
 }
@@ -76,7 +104,9 @@ impl Space {
         if name[127] != 0 {
             return Err(invalid);
         }
-        *place = Some(Segment { memory: memfd(len)?, len, name, is_seen_by_address: false });
+        let memory = memfd(len)?;
+        let host = view(&memory, len)?;
+        *place = Some(Segment { memory, host, len, name, is_seen_by_address: false });
         Ok(0)
     }
 
@@ -101,6 +131,7 @@ impl Space {
             len: u64_at(bytes, 24),
             prot: u32_at(bytes, 32),
             flags: u32_at(bytes, 36),
+            slot: (0..).find(|slot| self.maps.iter().all(|map| map.slot != *slot)).unwrap_or(0),
         };
         self.check(&map)?;
         let end = map.gpa + map.len;
@@ -110,6 +141,7 @@ impl Space {
         if self.maps.iter().any(|other| other.overlaps(map.gpa, end)) {
             return Err(Errno(libc::EFAULT));
         }
+        self.show(&map)?;
         self.maps.push(map);
         self.maps.sort_by_key(|map| map.gpa);
         Ok(0)
@@ -131,8 +163,8 @@ impl Space {
     pub(crate) fn unmap(&mut self, bytes: &[u8]) -> Answer {
         let (gpa, len) = (u64_at(bytes, 0), u64_at(bytes, 8));
         let found = self.maps.iter().position(|map| map.gpa == gpa && map.len == len);
-        self.maps.remove(found.ok_or(Errno(libc::EINVAL))?);
-        Ok(0)
+        let map = self.maps.remove(found.ok_or(Errno(libc::EINVAL))?);
+        self.hide(&map)
     }
 
     /// `VM_MMAP_GETNEXT`: the first map at or above the address.
@@ -159,7 +191,69 @@ impl Space {
     /// What `VM_REINIT` does: maps of device memory go.
     pub(crate) fn reinit(&mut self) {
         let segments = &self.segments;
-        self.maps.retain(|map| segments[map.segment].as_ref().is_some_and(Segment::is_system));
+        let gone: Vec<Map> = self
+            .maps
+            .extract_if(.., |map| !segments[map.segment].as_ref().is_some_and(Segment::is_system))
+            .collect();
+        for map in gone {
+            let _ = self.hide(&map);
+        }
+    }
+
+    /// Has KVM show the guest its memory from now on, or nobody.
+    pub(crate) fn attach(&mut self, kvm: Option<Arc<Kvm>>) -> Answer {
+        self.kvm = kvm;
+        self.maps.iter().try_for_each(|map| self.show(map).map(drop)).map(|()| 0)
+    }
+
+    fn show(&self, map: &Map) -> Answer {
+        let (Some(kvm), Some(segment)) = (&self.kvm, &self.segments[map.segment]) else {
+            return Ok(0);
+        };
+        let host = segment.host as u64 + map.offset;
+        kvm.show(map.slot, map.gpa, host, map.len, map.may_write())
+    }
+
+    fn hide(&self, map: &Map) -> Answer {
+        self.kvm.as_ref().map_or(Ok(0), |kvm| kvm.show(map.slot, map.gpa, 0, 0, true))
+    }
+
+    /// Whether the guest sees memory there.
+    pub(crate) fn is_mapped(&self, gpa: u64) -> bool {
+        self.maps.iter().any(|map| map.has(gpa))
+    }
+
+    /// Where `len` bytes of guest memory are; only system memory when `of_system`.
+    fn place(&self, gpa: u64, len: usize, of_system: bool) -> Option<*mut u8> {
+        let map = self.maps.iter().find(|map| map.has(gpa))?;
+        let segment = self.segments[map.segment].as_ref()?;
+        let inside = gpa - map.gpa;
+        if (of_system && !segment.is_system()) || map.len - inside < len as u64 {
+            return None;
+        }
+        Some(segment.host.wrapping_add((map.offset + inside) as usize))
+    }
+
+    /// Whether so many bytes there are RAM.
+    pub(crate) fn is_ram(&self, gpa: u64, len: usize) -> bool {
+        self.place(gpa, len, true).is_some()
+    }
+
+    /// Copies guest memory; false when it is not all in one map.
+    pub(crate) fn read(&self, gpa: u64, bytes: &mut [u8]) -> bool {
+        let Some(from) = self.place(gpa, bytes.len(), false) else { return false };
+        // SAFETY: `place` has checked that so many bytes of the segment's mapping are there, and
+        // `bytes` is our own. A guest that writes meanwhile tears the copy, as on real hardware.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+        true
+    }
+
+    /// Writes to RAM; false when it is not all in one map.
+    pub(crate) fn write(&self, gpa: u64, bytes: &[u8]) -> bool {
+        let Some(to) = self.place(gpa, bytes.len(), true) else { return false };
+        // SAFETY: as for `read`, the other way round.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        true
     }
 
     /// The file and offset behind an `mmap` of the machine's descriptor.
@@ -224,4 +318,13 @@ fn memfd(len: u64) -> Answer<OwnedFd> {
         return Err(Errno(libc::ENOMEM));
     }
     Ok(memory)
+}
+
+/// The model's own mapping of a segment.
+fn view(memory: &OwnedFd, len: u64) -> Answer<*mut u8> {
+    let (prot, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE);
+    let len = usize::try_from(len).map_err(|_| Errno(libc::ENOMEM))?;
+    let host = real::mmap(std::ptr::null_mut(), len, prot, flags, memory.as_raw_fd(), 0);
+    if host == libc::MAP_FAILED { Err(Errno(libc::ENOMEM)) } else { Ok(host.cast()) }
 }

@@ -7,7 +7,7 @@
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use libc::{c_char, c_int, c_ulong, c_void, off_t, size_t};
+use libc::{c_char, c_int, c_uint, c_ulong, c_void, off_t, size_t};
 
 /// A function that is looked up once.
 struct Next(&'static CStr, AtomicPtr<c_void>);
@@ -58,3 +58,13 @@ next!(mmap, "mmap64", (at: *mut c_void, len: size_t, prot: c_int, flags: c_int, 
 next!(fork, "fork", () -> c_int);
 next!(dup2, "dup2", (old: c_int, new: c_int) -> c_int);
 next!(dup3, "dup3", (old: c_int, new: c_int, flags: c_int) -> c_int);
+next!(poll, "poll", (list: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int);
+next!(ppoll, "ppoll", (list: *mut libc::pollfd, count: libc::nfds_t, timeout: *const libc::timespec, mask: *const libc::sigset_t) -> c_int);
+next!(close_range, "close_range", (first: c_uint, last: c_uint, flags: c_int) -> c_int);
+next!(stat, "stat64", (path: *const c_char, buffer: *mut libc::stat64) -> c_int);
+next!(lstat, "lstat64", (path: *const c_char, buffer: *mut libc::stat64) -> c_int);
+next!(fstatat, "fstatat64", (at: c_int, path: *const c_char, buffer: *mut libc::stat64, flags: c_int) -> c_int);
+next!(statx, "statx", (at: c_int, path: *const c_char, flags: c_int, mask: c_uint, buffer: *mut libc::statx) -> c_int);
+next!(access, "access", (path: *const c_char, mode: c_int) -> c_int);
+next!(faccessat, "faccessat", (at: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int);
+next!(opendir, "opendir", (path: *const c_char) -> *mut c_void);

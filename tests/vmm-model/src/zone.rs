@@ -28,12 +28,15 @@ pub(crate) enum Node {
     Ctl,
     /// A machine, by the number of its file.
     Vm(u64),
+    /// An instance of viona, by the number of its file.
+    Viona(u64),
 }
 
 /// The directory's parts, made at first use.
 pub(crate) fn directory() -> &'static Path {
     let state = &config().state;
     let _ = std::fs::create_dir_all(state.join("vm"));
+    let _ = std::fs::create_dir_all(state.join("viona"));
     state
 }
 
@@ -152,6 +155,20 @@ pub(crate) fn sweep() {
     crate::vm::forget_gone();
 }
 
+/// Removes the files of viona's instances whose last descriptor is closed; their numbers. The
+/// zone must be locked.
+pub(crate) fn sweep_viona() -> Vec<u64> {
+    let mut gone = Vec::new();
+    let Ok(entries) = std::fs::read_dir(directory().join("viona")) else { return gone };
+    for entry in entries.flatten() {
+        if !is_held(&entry.path()) {
+            gone.extend(entry.metadata().map(|file| file.ino()));
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    gone
+}
+
 /// What stands behind a descriptor; `None` for everything that is not ours.
 pub(crate) fn node(fd: i32) -> Option<Node> {
     // SAFETY: a zeroed `stat64` is a value of that type.
@@ -171,6 +188,9 @@ pub(crate) fn node(fd: i32) -> Option<Node> {
     let rest = path.strip_prefix(state).ok()?;
     if rest == Path::new("vmmctl") {
         return Some(Node::Ctl);
+    }
+    if rest.starts_with("viona") {
+        return Some(Node::Viona(stat.st_ino));
     }
     rest.starts_with("vm").then_some(Node::Vm(stat.st_ino))
 }
