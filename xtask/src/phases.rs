@@ -24,6 +24,7 @@ pub(crate) const ALL: &[Phase] = &[
     quick("ansible", lacks_ansible_lint, ansible),
     quick("unit", lacks_test_tools, unit),
     quick("cli", lacks_test_tools, integration),
+    quick("model", lacks_nothing, model),
     Phase {
         is_slow: true,
         is_beside: true,
@@ -165,6 +166,11 @@ fn ansible(log: &Log) -> Verdict {
 
 fn unit(log: &Log) -> Verdict {
     counted(log, &["--workspace", "--lib", "--bins"])
+}
+
+/// The rules of bhyve's kernel interface, asked of the model that plays it.
+fn model(log: &Log) -> Verdict {
+    counted(log, &["--package", "vmm-model", "--tests"])
 }
 
 /// Every file of `tests/` but the one whose tests are whole builds.
