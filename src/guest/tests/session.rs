@@ -66,8 +66,13 @@ async fn a_background_process_that_keeps_the_output_open_does_not_hang_us() {
     assert!(start.elapsed() < Duration::from_secs(7));
 }
 
+/// Whether the process still exists, after ten seconds if need be: one that was killed does until
+/// its parent has asked for its exit status.
 async fn is_alive(session: &Session, pid: &str) -> bool {
-    let ask = Command::new(format!("kill -0 {pid} 2>/dev/null && echo alive || :"));
+    let ask = Command::new(format!(
+        "i=0; while kill -0 {pid} 2>/dev/null; do\n\
+         i=$((i + 1)); [ $i -lt 100 ] || {{ echo alive; exit; }}; sleep 0.1\ndone"
+    ));
     session.ignoring_cancel().capture(&ask, 100).await.unwrap().text() == "alive"
 }
 
