@@ -55,7 +55,8 @@ def files_for(place, image):
 def ours(imgforge, files):
     rom = os.environ.get("IMGFORGE_BHYVE_ROM")
     config = {
-        "name": "lab", "hypervisor": "kvm", "cpus": 1, "memory_mib": MEMORY_MIB,
+        "name": "lab", "hypervisor": "kvm", "kernel_name": "lab", "cpus": 1,
+        "memory_mib": MEMORY_MIB,
         "firmware": rom or CODE, "profile": "bhyve" if rom else "ovmf",
         "variables": None if rom else files["variables"], "disk": files["disk"],
         "scratch_disk": False, "cdrom": None, "serial_log": files["serial"], "log": files["log"],
