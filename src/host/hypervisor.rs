@@ -87,8 +87,8 @@ pub struct Needs {
     pub qemu_args: bool,
 }
 
-/// Chooses a driver; `network` is the link that bhyve's machines are plugged into. Takes some tens of milliseconds, for it runs a guest on `/dev/kvm` rather
-/// than trusting the device node.
+/// Chooses a driver; `network` is the link that bhyve's machines are plugged into. Takes some tens
+/// of milliseconds, for it runs a guest on `/dev/kvm` rather than trusting the device node.
 ///
 /// # Errors
 /// What was asked for does not work here; with the step that failed and the remedy.

@@ -9,7 +9,8 @@
 
 Runs as root where KVM works. DISK is an installed tiny system, as a raw file; it is not changed.
 QEMU's is an i440FX too. Prints what the same kernel says on one machine only, and exits with 1 when
-it says something on ours that it does not on QEMU's, other than what is expected. IMGFORGE_BHYVE_ROM is our machine's firmware, if set.
+it says something on ours that it does not on QEMU's, other than what is expected.
+IMGFORGE_BHYVE_ROM is our machine's firmware, if set.
 """
 
 import functools

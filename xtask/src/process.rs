@@ -178,31 +178,30 @@ impl Log {
     }
 }
 
-/// The command under timeout(1), with its directory and environment.
+/// The command under timeout(1).
 fn with_deadline(seconds: u32, command: &Command) -> Command {
-    let mut limited = Command::new("timeout");
-    limited.args(["--foreground", "-k", "20", &seconds.to_string()]);
-    limited.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
-    if let Some(directory) = command.get_current_dir() {
-        limited.current_dir(directory);
-    }
-    limited
+    under("timeout", &["--foreground", "-k", "20", &seconds.to_string()], command)
 }
 
 /// The command ahead of others on this machine, which root may ask for.
 pub(crate) fn ahead(command: &Command) -> Command {
-    let mut first = Command::new("nice");
-    first.args(["-n", "-10"]).arg(command.get_program()).args(command.get_args());
-    if let Some(directory) = command.get_current_dir() {
-        first.current_dir(directory);
+    under("nice", &["-n", "-10"], command)
+}
+
+/// A program that runs the command, with the command's directory and environment.
+fn under(program: &str, options: &[&str], command: &Command) -> Command {
+    let mut whole = Command::new(program);
+    whole.args(options).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => whole.env(name, value),
+            None => whole.env_remove(name),
+        };
     }
-    first
+    if let Some(directory) = command.get_current_dir() {
+        whole.current_dir(directory);
+    }
+    whole
 }
 
 /// A command with arguments, in one expression.
