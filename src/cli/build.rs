@@ -14,7 +14,7 @@ use super::{Global, Selection};
 use crate::build::{self, Cancel, OnError, Report, Request, StateDirs};
 use crate::host::{self, Choice, Needs, Requested};
 use crate::media::{self, FetchOptions};
-use crate::net::{self, Existing};
+use crate::net::Existing;
 use crate::target::{Checksum, Loaded};
 use crate::ui::{Failure, Kind, Outcome, Printer, Stage};
 use crate::vm::Firmware;
@@ -33,7 +33,8 @@ pub(crate) struct BuildArgs {
     /// Who runs the machine; `auto` probes what works here and says why
     #[arg(long, value_name = "auto|kvm|bhyve|qemu", default_value_t = Requested::Auto)]
     hypervisor: Requested,
-    /// Link that the machine is plugged into, a VNIC that exists already; bhyve only
+    /// Link that the machine is plugged into and that exists already: a VNIC with bhyve, a tap with
+    /// KVM
     #[arg(long, value_name = "LINK", help_heading = "Network")]
     nic: Option<String>,
     /// The guest's address on that link's network, where the build reaches it by SSH
@@ -101,12 +102,11 @@ async fn run_all(args: &BuildArgs, global: &Global) -> Outcome<()> {
     let needs = Needs {
         bios: machines().any(|machine| machine.firmware == Firmware::Bios),
         qemu_args: machines().any(|machine| !machine.qemu_args.is_empty()),
+        link: args.nic.is_some(),
     };
-    let network = args.nic.as_ref().map(|nic| {
-        let (guest, host) = (args.guest_address, args.http_address);
-        net::existing(&Existing { nic: nic.clone(), guest, host })
-    });
-    let choice = host::choose(args.hypervisor, needs, network.transpose()?.as_ref())?;
+    let (guest, host) = (args.guest_address, args.http_address);
+    let nic = args.nic.as_ref().map(|nic| Existing { nic: nic.clone(), guest, host });
+    let choice = host::choose(args.hypervisor, needs, nic.as_ref())?;
     for target in &targets {
         choice.driver.check(target.resolved.machine.firmware)?;
     }

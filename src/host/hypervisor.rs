@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::net::{Existing, LinkKind, existing};
 use crate::qemu::{Accel, QemuDriver, Search};
 use crate::ui::{Failure, Outcome};
 use crate::vm::firmware::rom;
@@ -67,6 +68,8 @@ pub struct Choice {
     pub driver: Arc<dyn Driver>,
     /// What was chosen and why, in one line.
     pub line: String,
+    /// imgforge itself is the monitor.
+    pub is_ours: bool,
 }
 
 impl fmt::Debug for Choice {
@@ -85,38 +88,44 @@ pub struct Needs {
     pub bios: bool,
     /// QEMU's own arguments.
     pub qemu_args: bool,
+    /// A link of the host; what is wrong with it is said, not made up for by another driver.
+    pub link: bool,
 }
 
-/// Chooses a driver; `network` is the link that bhyve's machines are plugged into. Takes some tens
-/// of milliseconds, for it runs a guest on `/dev/kvm` rather than trusting the device node.
+/// Chooses a driver; `nic` is the link that its machines are plugged into, of a kind that depends
+/// on the driver. Takes some tens of milliseconds, for it runs a guest on `/dev/kvm` rather than
+/// trusting the device node.
 ///
 /// # Errors
 /// What was asked for does not work here; with the step that failed and the remedy.
-pub fn choose(
-    requested: Requested,
-    needs: Needs,
-    network: Option<&LinkNetwork>,
-) -> Outcome<Choice> {
+pub fn choose(requested: Requested, needs: Needs, nic: Option<&Existing>) -> Outcome<Choice> {
     let search = Search::from_environment();
     let kernels = Kernels { kvm: &probe, bhyve: &look };
-    let own = |hypervisor, seen: &str| own(&search, hypervisor, seen, network);
+    let own = |hypervisor, seen: &str| {
+        let network = nic.map(|nic| existing(nic, link_kind(hypervisor))).transpose()?;
+        own(&search, hypervisor, seen, network)
+    };
     let choice = choose_from(requested, needs, search.clone(), &kernels, &own)?;
-    if let Some(network) = network {
-        needs_a_link(choice.driver.name(), network)?;
+    if let Some(nic) = nic.filter(|_| !choice.is_ours) {
+        return Err(no_links(&nic.nic, &choice.line));
     }
     Ok(choice)
 }
 
-/// Only bhyve plugs its machines into a link of the host.
-fn needs_a_link(driver: &str, network: &LinkNetwork) -> Outcome<()> {
-    if driver == Hypervisor::Bhyve.name() {
-        return Ok(());
+fn link_kind(hypervisor: Hypervisor) -> LinkKind {
+    match hypervisor {
+        Hypervisor::Bhyve => LinkKind::Vnic,
+        Hypervisor::Kvm => LinkKind::Tap,
     }
-    Err(Failure::input("a link is for machines of bhyve, which is not what runs them here")
-        .fact("link", &network.link.name)
-        .fact("hypervisor", driver)
-        .hint("leave out `--nic`: this hypervisor's machines have a network in user mode")
-        .hint("or ask for `--hypervisor bhyve`, which says what it lacks"))
+}
+
+/// Only our own monitor plugs its machines into a link of the host.
+fn no_links(link: &str, line: &str) -> Failure {
+    Failure::input("a link is for machines of imgforge's own monitor, which does not run them here")
+        .fact("link", link)
+        .fact("hypervisor", line)
+        .hint("leave out `--nic`: QEMU's machines have a network in user mode")
+        .hint("or ask for `--hypervisor kvm` or `bhyve`, which says what it lacks")
 }
 
 /// Judges of this host's kernels.
@@ -154,7 +163,7 @@ fn choose_from(
         },
         Requested::Auto => match judge() {
             verdict @ Verdict::Usable { .. } => {
-                match suits(needs, || own(Hypervisor::Kvm, &verdict.to_string())) {
+                match suits(needs, || own(Hypervisor::Kvm, &verdict.to_string()))? {
                     Ok(choice) => Ok(choice),
                     Err(why) => accelerated(search, &verdict, &why),
                 }
@@ -173,10 +182,11 @@ fn choose_from(
 }
 
 /// Our own monitor, when it can do what the machines need; else why not.
-fn suits(needs: Needs, own: impl FnOnce() -> Outcome<Choice>) -> Result<Choice, String> {
-    match beyond_us(needs) {
-        Some(why) => Err(why.into()),
-        None => own().map_err(|failure| failure.summary().to_owned()),
+fn suits(needs: Needs, own: impl FnOnce() -> Outcome<Choice>) -> Outcome<Result<Choice, String>> {
+    match (beyond_us(needs), needs.link) {
+        (Some(why), _) => Ok(Err(why.into())),
+        (None, true) => own().map(Ok),
+        (None, false) => Ok(own().map_err(|failure| failure.summary().to_owned())),
     }
 }
 
@@ -194,19 +204,19 @@ fn own(
     search: &Search,
     hypervisor: Hypervisor,
     seen: &str,
-    network: Option<&LinkNetwork>,
+    network: Option<LinkNetwork>,
 ) -> Outcome<Choice> {
     let (firmware, leash) = (rom::Search::from_environment(), search.setpriv());
     let driver = match (hypervisor, network) {
-        (Hypervisor::Kvm, _) => MonitorDriver::kvm(firmware, leash)?,
-        (Hypervisor::Bhyve, Some(network)) => {
-            MonitorDriver::bhyve(firmware, leash, network.clone())?
+        (hypervisor, Some(network)) => {
+            MonitorDriver::on_link(hypervisor, firmware, leash, network)?
         }
+        (Hypervisor::Kvm, None) => MonitorDriver::kvm(firmware, leash)?,
         (Hypervisor::Bhyve, None) => return Err(no_link()),
     };
     driver.check(Firmware::Uefi)?;
     let line = format!("{} by imgforge: {seen}", driver.name());
-    Ok(Choice { driver: Arc::new(driver), line })
+    Ok(Choice { driver: Arc::new(driver), line, is_ours: true })
 }
 
 /// bhyve's machines have no network of their own.
@@ -226,21 +236,20 @@ fn no_link() -> Failure {
 fn accelerated(search: Search, verdict: &Verdict, why: &str) -> Outcome<Choice> {
     let driver = QemuDriver::new(search, Accel::Kvm)?;
     let line = format!("kvm by QEMU {}: {verdict}; {why}", driver.program().version);
-    Ok(Choice { driver: Arc::new(driver), line })
+    Ok(Choice { driver: Arc::new(driver), line, is_ours: false })
 }
 
 fn translated(search: Search, why: &str) -> Outcome<Choice> {
     let driver = QemuDriver::new(search, Accel::Tcg)?;
     let line =
         format!("qemu {} in software (TCG), with one processor: {why}", driver.program().version);
-    Ok(Choice { driver: Arc::new(driver), line })
+    Ok(Choice { driver: Arc::new(driver), line, is_ours: false })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::vm::hv::Link;
     use crate::vm::hv::bhyve::Found;
 
     fn usable() -> Verdict {
@@ -284,7 +293,7 @@ mod tests {
         let own = |hypervisor, seen: &str| {
             assert_eq!(hypervisor, Hypervisor::Bhyve);
             let driver = Arc::new(QemuDriver::new(Search::from_environment(), Accel::Tcg)?);
-            Ok(Choice { driver, line: format!("ours: {seen}") })
+            Ok(Choice { driver, line: format!("ours: {seen}"), is_ours: true })
         };
         let kernels = Kernels { kvm: &unusable, bhyve: &works };
         let pick = |requested, needs| {
@@ -294,7 +303,7 @@ mod tests {
             let line = pick(requested, Needs::default());
             assert_eq!(line, "ours: /dev/vmmctl, interface version 18");
         }
-        let line = pick(Requested::Auto, Needs { bios: true, qemu_args: false });
+        let line = pick(Requested::Auto, Needs { bios: true, ..Needs::default() });
         assert!(line.contains("TCG") && line.ends_with("BIOS firmware"), "{line}");
     }
 
@@ -310,14 +319,7 @@ mod tests {
                 assert!(text.contains(part), "{text}");
             }
         }
-        let network = LinkNetwork {
-            link: Link { name: "vm7".into(), mtu: None },
-            mac: [2; 6],
-            guest: [10, 0, 0, 2].into(),
-            host: [10, 0, 0, 1].into(),
-        };
-        needs_a_link("bhyve", &network).unwrap();
-        let text = needs_a_link("kvm", &network).unwrap_err().to_string();
+        let text = no_links("vm7", "qemu 7.2 in software (TCG)").to_string();
         assert!(text.contains("vm7") && text.contains("leave out `--nic`"), "{text}");
     }
 
@@ -329,16 +331,23 @@ mod tests {
         };
         let ours = |_: Hypervisor, verdict: &str| {
             let driver = Arc::new(QemuDriver::new(Search::from_environment(), Accel::Kvm)?);
-            Ok(Choice { driver, line: format!("ours: {verdict}") })
+            Ok(Choice { driver, line: format!("ours: {verdict}"), is_ours: true })
         };
         let line = auto(Needs::default(), ours).line;
         assert!(line.starts_with("ours: "), "{line}");
-        let line = auto(Needs { bios: true, qemu_args: false }, ours).line;
+        let line = auto(Needs { bios: true, ..Needs::default() }, ours).line;
         assert!(line.starts_with("kvm by QEMU") && line.ends_with("BIOS firmware"), "{line}");
-        let line = auto(Needs { bios: false, qemu_args: true }, ours).line;
+        let line = auto(Needs { qemu_args: true, ..Needs::default() }, ours).line;
         assert!(line.ends_with("arguments for QEMU"), "{line}");
         let line = auto(Needs::default(), |_, _| Err(Failure::build("passt is missing"))).line;
         assert!(line.ends_with("passt is missing"), "{line}");
+        // Who names a link wants that link.
+        let kernels = Kernels { kvm: &usable, bhyve: &works };
+        let needs = Needs { link: true, ..Needs::default() };
+        let own = |_: Hypervisor, _: &str| Err(Failure::build("it is no tap"));
+        let search = Search::from_environment();
+        let failure = choose_from(Requested::Auto, needs, search, &kernels, &own).unwrap_err();
+        assert_eq!(failure.summary(), "it is no tap");
     }
 
     #[test]

@@ -11,33 +11,13 @@ fn wanted(nic: &str, guest: Option<&str>) -> Existing {
 }
 
 #[test]
-fn addresses_are_read_as_dladm_prints_them() {
-    assert_eq!(parse_mac("2:8:20:a:b:c"), Some([2, 8, 0x20, 0xa, 0xb, 0xc]));
-    assert_eq!(parse_mac("02:08:20:AC:e9:16"), Some([2, 8, 0x20, 0xac, 0xe9, 0x16]));
-    for text in
-        ["", "--", "2:8:20:a:b", "2:8:20:a:b:c:d", "2:8:20:a:b:100", "1:0:0:0:0:0", "0:0:0:0:0:0"]
-    {
-        assert_eq!(parse_mac(text), None, "{text}");
-    }
-}
-
-#[test]
-fn names_of_links_are_told_from_options() {
-    for name in ["vm0", "net0", "images_a.b12"] {
-        assert!(is_name(name), "{name}");
-    }
-    for name in ["", "vm", "-p0", "0", "vm 0", "vm/0", "vm0;reboot1", &"v0".repeat(16)] {
-        assert!(!is_name(name), "{name}");
-    }
-}
-
-#[test]
 fn what_is_missing_is_asked_for_by_its_flag() {
-    let text = existing(&wanted("vm0", None)).unwrap_err().to_string();
+    let text = existing(&wanted("vm0", None), LinkKind::Vnic).unwrap_err().to_string();
     assert!(text.contains("--guest-address") && text.contains("vm0"), "{text}");
-    let text = existing(&wanted("-x", Some("10.0.0.2"))).unwrap_err().to_string();
+    let text = existing(&wanted("-x", Some("10.0.0.2")), LinkKind::Vnic).unwrap_err().to_string();
     assert!(text.contains("no link's name") && text.contains("dladm show-vnic"), "{text}");
-    let text = existing(&wanted("nosuchlink0", Some("10.0.0.2"))).unwrap_err().to_string();
+    let text =
+        existing(&wanted("nosuchlink0", Some("10.0.0.2")), LinkKind::Vnic).unwrap_err().to_string();
     assert!(text.contains("nosuchlink0") && text.contains("dladm create-vnic"), "{text}");
 }
 
@@ -47,7 +27,7 @@ fn the_host_is_where_the_route_to_the_guest_begins() {
     // A packet to oneself comes from oneself: such a guest is none.
     assert_eq!(towards(ip("127.0.0.1")).unwrap(), ip("127.0.0.1"));
     let refused = |guest: &str, host: Option<&str>| {
-        host_address("vm0", ip(guest), host.map(ip)).unwrap_err().to_string()
+        host_address(LinkKind::Vnic, "vm0", ip(guest), host.map(ip)).unwrap_err().to_string()
     };
     let text = refused("127.0.0.1", None);
     assert!(

@@ -6,9 +6,11 @@
 //!
 //! On Linux a network in user mode, which needs no privileges and nothing of the host: the guest
 //! sits behind an address translation of its own and reaches the host's loopback services at a
-//! fixed address. Under bhyve a link of the host, today one that exists already.
+//! fixed address. Or a link of the host that exists already: a VNIC under bhyve, a tap under KVM.
 
 mod existing;
+mod tap;
 pub mod user;
+mod vnic;
 
-pub use existing::{Existing, existing};
+pub use existing::{Existing, LinkKind, existing};

@@ -49,12 +49,17 @@ impl MonitorDriver {
         Ok(Self { hypervisor: Hypervisor::Kvm, program: own_program()?, firmware, leash, network })
     }
 
-    /// The same on bhyve, whose machines are plugged into a link.
+    /// The same, but its machines are plugged into a link: a VNIC with bhyve, a tap with KVM.
     ///
     /// # Errors
     /// When the program does not know where it is.
-    pub fn bhyve(firmware: Search, leash: Option<PathBuf>, link: LinkNetwork) -> Outcome<Self> {
-        let (hypervisor, network) = (Hypervisor::Bhyve, Network::Link(link));
+    pub fn on_link(
+        hypervisor: Hypervisor,
+        firmware: Search,
+        leash: Option<PathBuf>,
+        link: LinkNetwork,
+    ) -> Outcome<Self> {
+        let network = Network::Link(link);
         Ok(Self { hypervisor, program: own_program()?, firmware, leash, network })
     }
 
