@@ -19,6 +19,8 @@ use crate::vm::child::{Process, on_path};
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// The host, as the guest sees it.
 pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+/// Bytes of the largest packet, as the network interface says it.
+const MTU: u16 = 1500;
 const SOCKET: &str = "net.sock";
 /// It replaces itself by a variant for the processor that it finds.
 pub(super) const NAMES: &[&str] = &["passt", "passt.avx2"];
@@ -114,6 +116,9 @@ fn arguments(socket: &Path, ports: &[(u16, SocketAddr)]) -> Vec<String> {
         ("--address", GUEST.to_string()),
         ("--netmask", "24".to_owned()),
         ("--gateway", HOST.to_string()),
+        // What the interface's buffers hold. Unasked it tells guests of 65520 by DHCP, and one
+        // that believes it never gets a longer answer than a frame.
+        ("--mtu", MTU.to_string()),
     ];
     for (flag, value) in pairs {
         words.extend([flag.to_owned(), value]);
@@ -158,6 +163,7 @@ mod tests {
         assert!(words.contains("--socket /run/x/net.sock"), "{words}");
         assert!(words.contains("--tcp-ports 127.0.0.1/40022:22"), "{words}");
         assert!(words.contains("--udp-ports none"), "{words}");
+        assert!(words.contains("--mtu 1500"), "{words}");
         let words = arguments(Path::new("s"), &[]).join(" ");
         assert!(words.contains("--tcp-ports none"), "{words}");
     }
