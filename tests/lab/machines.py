@@ -52,15 +52,15 @@ def files_for(place, image):
     return files
 
 
-def ours(imgforge, files):
+def ours(imgforge, files, cpus=1, link=None):
     rom = os.environ.get("IMGFORGE_BHYVE_ROM")
     config = {
-        "name": "lab", "hypervisor": "kvm", "kernel_name": "lab", "cpus": 1,
+        "name": "lab", "hypervisor": "kvm", "kernel_name": "lab", "cpus": cpus,
         "memory_mib": MEMORY_MIB,
         "firmware": rom or CODE, "profile": "bhyve" if rom else "ovmf",
         "variables": None if rom else files["variables"], "disk": files["disk"],
         "scratch_disk": False, "cdrom": None, "serial_log": files["serial"], "log": files["log"],
-        "network": None, "mac": [2, 0, 0, 0, 0, 1], "control": files["control"],
+        "network": None, "link": link, "mac": [2, 0, 0, 0, 0, 1], "control": files["control"],
         "vnc": files["vnc"], "stop_at_reset": False, "smartos": False,
     }
     process = subprocess.Popen(
