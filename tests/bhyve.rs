@@ -11,7 +11,11 @@
 mod code;
 #[path = "bhyve/ends.rs"]
 mod ends;
+#[path = "bhyve/faults.rs"]
+mod faults;
 #[path = "bhyve/firmware.rs"]
 mod firmware;
+#[path = "bhyve/kills.rs"]
+mod kills;
 #[path = "bhyve/zone.rs"]
 mod zone;

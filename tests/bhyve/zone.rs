@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use imgforge::build::{Journal, StateDirs};
 use imgforge::vm::firmware::rom::{Profile, Rom};
 use serde_json::{Value, json};
 
@@ -20,8 +21,6 @@ use super::firmware;
 
 /// Longest time for whatever is waited for.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Names of machines begin so.
-pub const STEM: &str = "imgforge-0badcafe";
 pub const MAC: [u8; 6] = [2, 8, 0x20, 1, 2, 3];
 
 /// A zone.
@@ -30,9 +29,13 @@ pub struct Zone {
     version: u32,
     viona: u32,
     faults: String,
-    more: Vec<(String, String)>,
+    /// Where the kernel's state is.
+    kernel: PathBuf,
     pub cpus: u32,
-    pub has_link: bool,
+    /// The link of the guest's network interface.
+    pub link: Option<&'static str>,
+    /// Names of machines begin so.
+    pub stem: String,
 }
 
 /// Whether guests can run here. In CI they must.
@@ -52,18 +55,20 @@ impl Zone {
         // Sockets live below it and must have short names.
         let dir = tempfile::Builder::new().prefix("if-").tempdir_in("/tmp").unwrap();
         fs::write(dir.path().join("disk"), vec![0; 1 << 20]).unwrap();
-        let (faults, more) = (String::new(), Vec::new());
-        Self { dir, version, viona, faults, more, cpus: 1, has_link: false }
+        let (kernel, faults) = (dir.path().join("zone"), String::new());
+        let stem = "imgforge-0badcafe".into();
+        Self { dir, version, viona, faults, kernel, cpus: 1, link: None, stem }
+    }
+
+    /// The same zone, for another build in it.
+    pub fn beside(other: &Self) -> Self {
+        let kernel = other.kernel.clone();
+        Self { kernel, ..Self::new(other.version, other.viona) }
     }
 
     /// Has the kernel do this, as the model's `fault` reads it.
     pub fn fault(&mut self, faults: &str) {
         self.faults = faults.to_owned();
-    }
-
-    /// Sets another variable for the model.
-    pub fn set(&mut self, name: &str, value: &str) {
-        self.more.push((name.to_owned(), value.to_owned()));
     }
 
     /// A place in the zone's directory.
@@ -94,7 +99,7 @@ impl Zone {
         let mut command = Command::new(program.as_ref());
         command
             .env("LD_PRELOAD", model())
-            .env("VMM_MODEL_STATE", self.path("zone"))
+            .env("VMM_MODEL_STATE", &self.kernel)
             .env("VMM_MODEL_LOG", self.path("calls"))
             .env("VMM_MODEL_VERSION", self.version.to_string())
             .env("VMM_MODEL_VIONA", self.viona.to_string())
@@ -104,8 +109,7 @@ impl Zone {
             .env("IMGFORGE_STATE_DIR", self.path("state"))
             .env("IMGFORGE_RUN_DIR", self.path("run"))
             .env("IMGFORGE_CACHE_DIR", self.path("cache"))
-            .env("NO_COLOR", "1")
-            .envs(self.more.iter().map(|(name, value)| (name, value)));
+            .env("NO_COLOR", "1");
         command
     }
 
@@ -121,12 +125,12 @@ impl Zone {
     fn configuration(&self) -> Value {
         let place = |name: &str| self.path(name);
         json!({
-            "name": "guest", "hypervisor": "bhyve", "kernel_name": STEM,
+            "name": "guest", "hypervisor": "bhyve", "kernel_name": self.stem,
             "cpus": self.cpus, "memory_mib": 256,
             "firmware": place("firmware"), "profile": "bhyve", "variables": place("variables"),
             "disk": place("disk"), "scratch_disk": true, "cdrom": null,
             "serial_log": place("serial"), "log": place("log"), "network": null,
-            "link": self.has_link.then(|| json!({ "name": "vm0", "mtu": 1500 })),
+            "link": self.link.map(|name| json!({ "name": name, "mtu": 1500 })),
             "mac": MAC, "control": place("control"), "vnc": place("vnc"),
             "stop_at_reset": false, "smartos": false,
         })
@@ -151,6 +155,31 @@ impl Zone {
         let mut monitor = self.start();
         monitor.begin();
         monitor.end()
+    }
+
+    /// Waits until the kernel has come to something, as its log says.
+    pub fn wait_for_call(&self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.text("calls").contains(text) {
+            assert!(Instant::now() < deadline, "no {text}\n{}", self.story());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// `imgforge clean`; what it said.
+    pub fn clean(&self) -> String {
+        let mut clean = self.command(env!("CARGO_BIN_EXE_imgforge"));
+        let output = clean.env_remove("VMM_MODEL_FAULTS").arg("clean").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A build that has died and left its journal, whose machines are this zone's.
+    pub fn leave_journal(&mut self) {
+        let dirs = StateDirs::at(self.path("state"), self.path("run"));
+        let journal = Journal::create(&dirs, "departed").unwrap();
+        journal.will_make_machine().unwrap();
+        self.stem = journal.machine_name();
     }
 
     /// Everything that may explain a failure.
