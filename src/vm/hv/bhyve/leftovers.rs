@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::handle::{Control, Instance};
+use super::handle::{Control, exists};
 use crate::vm::hv::node::is;
 
 /// Where machines appear.
@@ -48,7 +48,7 @@ pub fn machines_of(stem: &str) -> Vec<String> {
     };
     let mut found: Vec<String> = machines().into_iter().filter(is_ours).collect();
     let looked_for = (0..NUMBERS).map(|number| numbered(stem, number));
-    found.extend(looked_for.filter(|name| Instance::open(name).is_ok()));
+    found.extend(looked_for.filter(|name| exists(name)));
     found.sort();
     found.dedup();
     found
