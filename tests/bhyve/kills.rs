@@ -33,7 +33,7 @@ fn judge(zone: &Zone, is_left: bool) {
     let left = zone.machines();
     let expected = if is_left { vec![format!("{}-0", zone.stem)] } else { Vec::new() };
     assert_eq!(left, expected, "{}", zone.story());
-    let said = zone.clean();
+    let said = zone.clean(&[]);
     assert_eq!(said.contains(&zone.stem), is_left, "{said}");
     assert!(zone.machines().is_empty(), "{said}\n{}", zone.story());
 }
@@ -68,6 +68,11 @@ fn while_the_guest_runs() {
         let mut monitor = zone.start();
         monitor.begin();
         monitor.hears("here");
+        // Who only looks ends nothing.
+        assert!(zone.clean(&["--dry-run"]).contains(&zone.stem));
+        assert_eq!(zone.machines(), [format!("{}-0", zone.stem)]);
+        monitor.ask("query-status");
+        assert!(monitor.child.try_wait().unwrap().is_none(), "{}", zone.story());
         monitor.kill();
         judge(&zone, version < 4);
     }

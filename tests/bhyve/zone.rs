@@ -167,9 +167,10 @@ impl Zone {
     }
 
     /// `imgforge clean`; what it said.
-    pub fn clean(&self) -> String {
+    pub fn clean(&self, words: &[&str]) -> String {
         let mut clean = self.command(env!("CARGO_BIN_EXE_imgforge"));
-        let output = clean.env_remove("VMM_MODEL_FAULTS").arg("clean").output().unwrap();
+        clean.env_remove("VMM_MODEL_FAULTS").arg("clean").args(words);
+        let output = clean.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
