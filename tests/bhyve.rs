@@ -17,5 +17,9 @@ mod faults;
 mod firmware;
 #[path = "bhyve/kills.rs"]
 mod kills;
+#[path = "bhyve/many.rs"]
+mod many;
+#[path = "bhyve/net.rs"]
+mod net;
 #[path = "bhyve/zone.rs"]
 mod zone;

@@ -43,11 +43,10 @@ fn a_guest_powers_off() {
 }
 
 /// The first time it runs, the guest leaves a mark in the flash and resets.
-fn twice(first: impl FnOnce(&mut Code), second: impl FnOnce(&mut Code)) -> Code {
+pub fn twice(first: impl FnOnce(&mut Code), second: impl FnOnce(&mut Code)) -> Code {
     code(|code| {
         code.load8(ERASED);
         code.when(0xff, |code| {
-            code.say("first ");
             code.store8(ERASED, 0x10);
             code.store8(ERASED, 0x5a);
             code.store8(ERASED, 0xff);
@@ -55,7 +54,6 @@ fn twice(first: impl FnOnce(&mut Code), second: impl FnOnce(&mut Code)) -> Code 
         });
         code.load8(ERASED);
         code.expect(0x5a, "the flash after a reset");
-        code.say("second");
         second(code);
     })
 }
@@ -67,8 +65,15 @@ fn a_guest_resets_and_keeps_its_variables() {
     }
     for version in VERSIONS {
         let by_keyboard = version % 2 == 0;
-        let reset = if by_keyboard { Code::reset_by_keyboard } else { Code::reset };
-        let (zone, ended) = run(version, &twice(reset, Code::power_off), &[]);
+        let first = |code: &mut Code| {
+            code.say("first ");
+            if by_keyboard { code.reset_by_keyboard() } else { code.reset() }
+        };
+        let second = |code: &mut Code| {
+            code.say("second");
+            code.power_off();
+        };
+        let (zone, ended) = run(version, &twice(first, second), &[]);
         let told = ["RESET guest-reset", "SHUTDOWN guest-shutdown"];
         assert_eq!(ended.told(), told, "{}", zone.story());
         assert_eq!((ended.code, ended.serial.as_str()), (Some(0), "first second"));

@@ -28,7 +28,8 @@ fn zone(version: u32, faults: &str) -> Zone {
 #[track_caller]
 fn refused(zone: &Zone, words: &[&str]) {
     let ended = zone.run();
-    assert_eq!(ended.code, Some(1), "{}", zone.story());
+    // 2 is a mistake of the user's.
+    assert!(matches!(ended.code, Some(1 | 2)), "{}", zone.story());
     for word in words {
         assert!(ended.stderr.contains(word), "no {word:?}\n{}", zone.story());
     }
@@ -152,7 +153,7 @@ fn a_vcpu_that_does_not_run_is_a_failure() {
     }
     for version in [1, 6, 15, 16, 18] {
         let refused = |faults: &str, words: &[&str]| refused(&zone(version, faults), words);
-        refused("VM_RUN@3=EIO", &["the hypervisor cannot run the guest", "rip"]);
+        refused("VM_RUN@3=EIO", &["cannot run the guest", "Input/output error"]);
         refused("VM_ACTIVATE_CPU=EBUSY", &["makes no vCPU"]);
         refused("VM_SET_RUN_STATE=EINVAL", &["makes no vCPU"]);
     }

@@ -27,7 +27,7 @@ pub const MAC: [u8; 6] = [2, 8, 0x20, 1, 2, 3];
 pub struct Zone {
     dir: tempfile::TempDir,
     version: u32,
-    viona: u32,
+    pub viona: u32,
     faults: String,
     /// Where the kernel's state is.
     kernel: PathBuf,
