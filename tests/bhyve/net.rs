@@ -41,9 +41,10 @@ impl Driver {
                 self.set_up_messages(code);
             }
             if self.is_modern { self.begin_modern(code) } else { self.begin_legacy(code) }
-            code.say("ready ");
-            self.offer(code, 0, BUFFERS[0], 2048, 2, 1);
             self.send(code, b"ping", 1);
+            self.offer(code, 0, BUFFERS[0], 2048, 2, 1);
+            // What comes without room for it is lost.
+            code.say("ready ");
             self.receive(code);
             self.send(code, b"pang", 2);
             code.say("done");
@@ -220,8 +221,9 @@ fn converse(zone: &Zone, times: usize) {
     let peer = Peer::new(zone);
     let mut monitor = zone.start();
     monitor.begin();
-    for _ in 0..times {
+    for round in 0..times {
         peer.hears(zone, b"ping");
+        monitor.hears(&("ready done".repeat(round) + "ready"));
         peer.says(b"pong");
         peer.hears(zone, b"pang");
     }
