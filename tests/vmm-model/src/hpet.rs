@@ -73,8 +73,11 @@ impl Hpet {
         let old = self.register(register);
         let mask = if bytes >= 8 { u64::MAX } else { (1 << (u64::from(bytes) * 8)) - 1 };
         if let Some(value) = written {
+            let before = self.next();
             self.write(register, old & !(mask << shift) | (value & mask) << shift);
-            crate::ticker::wake(vm);
+            if self.next().is_some_and(|next| before.is_none_or(|before| next < before)) {
+                crate::ticker::wake(vm);
+            }
         }
         old >> shift & mask
     }
