@@ -10,7 +10,8 @@ use std::process::Command;
 use crate::media::{self, Medium};
 use crate::phases::{self, Verdict};
 use crate::process::{self, Log, Outcome};
-use crate::{packages, streams};
+use crate::suite::Count;
+use crate::{demo, packages, streams};
 
 /// `lab build [--zfs]` or `lab run [OPTIONS] -- CMD`.
 pub(crate) fn main(words: &[&str]) -> Outcome {
@@ -43,23 +44,38 @@ fn bhyve_rom() -> Option<PathBuf> {
     named.map(PathBuf::from)
 }
 
-/// The whole pipeline on imgforge's own monitor, with each firmware.
+/// The whole pipeline on imgforge's own monitor with KVM, with each firmware.
 pub(crate) fn kvm(log: &Log) -> Verdict {
+    phases::verdict(|count| pipeline(log, "kvm", &[], count))
+}
+
+/// The same with bhyve, whose kernel the model plays.
+pub(crate) fn bhyve(log: &Log) -> Verdict {
     phases::verdict(|count| {
-        let binary = streams::imgforge(log)?;
-        media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))?;
-        log.run(1800, &Command::new(process::recipe("lab/build.sh")))?;
-        let run = |rom: PathBuf, count: &mut _| {
-            let words = [binary.clone(), Medium::Tiny.path(), "1".into(), rom];
-            streams::inside(log, 1, 1200, "tests/lab/tiny-kvm.sh", &words, count)
-        };
-        run(PathBuf::new(), count)?;
-        match bhyve_rom() {
-            Some(rom) => run(rom, count),
-            None => {
-                println!("     not with a bhyve ROM: IMGFORGE_BHYVE_ROM names none");
-                Ok(())
-            }
-        }
+        // Each exit of the guest goes through it: not without optimization.
+        let model = ["build", "--locked", "--release", "--package", "vmm-model", "--lib"];
+        log.run(1800, &phases::cargo(&model))?;
+        let model = demo::target_directory().join("release/libvmm_model.so");
+        pipeline(log, "bhyve", &[model], count)
     })
+}
+
+/// The tiny build on a hypervisor in the lab machine, with one processor and each firmware; `more`
+/// is what its script needs besides.
+fn pipeline(log: &Log, hypervisor: &str, more: &[PathBuf], count: &mut Count) -> Outcome {
+    let binary = streams::imgforge(log)?;
+    media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))?;
+    log.run(1800, &Command::new(process::recipe("lab/build.sh")))?;
+    let run = |rom: PathBuf, count: &mut _| {
+        let words = [hypervisor.into(), binary.clone(), Medium::Tiny.path(), "1".into(), rom];
+        streams::inside(log, 1, 1200, "tests/lab/tiny.sh", &[&words, more].concat(), count)
+    };
+    run(PathBuf::new(), count)?;
+    match bhyve_rom() {
+        Some(rom) => run(rom, count),
+        None => {
+            println!("     not with a bhyve ROM: IMGFORGE_BHYVE_ROM names none");
+            Ok(())
+        }
+    }
 }

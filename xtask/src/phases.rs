@@ -36,6 +36,7 @@ pub(crate) const ALL: &[Phase] = &[
     quick("illumos", lacks_apt, illumos_clean),
     quick("openzfs", streams::lacks_lab, streams::openzfs),
     Phase { is_slow: true, ..quick("kvm", lab::lacks, lab::kvm) },
+    Phase { is_slow: true, ..quick("bhyve", lab::lacks, lab::bhyve) },
     quick("readme", lacks_nothing, readme::check),
     quick("tiny", lacks_build_tools, tiny),
     quick("failures", lacks_test_tools, failures),

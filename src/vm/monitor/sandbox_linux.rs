@@ -13,8 +13,9 @@ use nix::sys::resource::{Resource, setrlimit};
 
 use super::Hypervisor;
 
-/// Memory of the monitor itself, beside the guest's, in MiB.
-const OWN_MIB: u64 = 1024;
+/// Addresses of the monitor itself, beside the guest's memory, in MiB. The C library sets 64 MiB of
+/// them aside for each thread, which must not be those of the next board's memory.
+const OWN_MIB: u64 = 4096;
 /// Files that may be open.
 const FILES: u64 = 256;
 

@@ -104,11 +104,14 @@ const SOCKETS: &[i64] = &[
 
 /// What whoever plays bhyve's kernel in this process needs beside all that: memory that is mapped
 /// twice, locks and files that several processes share as a zone's machines, events that wake a
-/// sleeping vCPU, and copies from and to pointers that may be bad.
+/// sleeping vCPU, a look at the signals that wait for it, and copies from and to pointers that may
+/// be bad.
 const BHYVE: &[i64] = &[
     libc::SYS_memfd_create,
     libc::SYS_flock,
     libc::SYS_eventfd2,
+    libc::SYS_rt_sigpending,
+    libc::SYS_rt_sigtimedwait,
     libc::SYS_dup,
     libc::SYS_dup2,
     libc::SYS_dup3,
@@ -291,6 +294,14 @@ mod tests {
         assert_eq!((copied, to), (16, from));
         // SAFETY: a call without pointers.
         assert!(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) } >= 0);
+        // SAFETY: a set of zeros is the empty set; the kernel fills it, and reads the other one.
+        unsafe {
+            let mut waiting: libc::sigset_t = std::mem::zeroed();
+            assert_eq!(libc::sigpending(&raw mut waiting), 0);
+            let (none, now) = (std::mem::zeroed(), std::mem::zeroed());
+            assert_eq!(libc::sigtimedwait(&raw const none, std::ptr::null_mut(), &raw const now), -1);
+        }
+        assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EAGAIN));
         None
     }
 

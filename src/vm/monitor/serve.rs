@@ -33,6 +33,13 @@ use crate::vm::vnc::{Place, VncServer};
 /// When a part of the machine is missing, or the hypervisor fails.
 pub fn serve(config: &MonitorConfig, pid_file: &Path) -> Outcome<()> {
     log::begin(&config.log)?;
+    let outcome = be(config, pid_file);
+    // Nothing of a machine is left in use here.
+    bhyve::wait_for_ends();
+    outcome
+}
+
+fn be(config: &MonitorConfig, pid_file: &Path) -> Outcome<()> {
     let machine = assemble(config)?;
     let screen = Place::Unix(config.vnc.clone());
     let _vnc = VncServer::listen(

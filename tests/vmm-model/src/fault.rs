@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::config::config;
-use crate::{Answer, Errno, lock};
+use crate::{Answer, Errno, lock, log};
 
 #[derive(Debug, Clone, PartialEq)]
 enum What {
@@ -49,7 +49,10 @@ pub(crate) fn strike(call: &str) -> Answer<()> {
         }
         match fault.what {
             What::Fail(error) => return Err(error),
-            What::Delay(time) => std::thread::sleep(time),
+            What::Delay(time) => {
+                log::line(&format!("{call} waits"));
+                std::thread::sleep(time);
+            }
         }
     }
     Ok(())

@@ -73,8 +73,11 @@ impl Hpet {
         let old = self.register(register);
         let mask = if bytes >= 8 { u64::MAX } else { (1 << (u64::from(bytes) * 8)) - 1 };
         if let Some(value) = written {
+            let before = self.next();
             self.write(register, old & !(mask << shift) | (value & mask) << shift);
-            crate::ticker::wake(vm);
+            if self.next().is_some_and(|next| before.is_none_or(|before| next < before)) {
+                crate::ticker::wake(vm);
+            }
         }
         old >> shift & mask
     }
@@ -118,8 +121,10 @@ impl Hpet {
     fn configure(&mut self, config: u64) {
         self.counter = self.now();
         self.config = config;
-        self.since = (config & ENABLED != 0).then(Instant::now);
-        (0..TIMERS).for_each(|number| self.arm(number));
+        let begin = Instant::now();
+        self.since = (config & ENABLED != 0).then_some(begin);
+        // From the very first tick on: one of the next few may be a timer's.
+        (0..TIMERS).for_each(|number| self.arm_from(number, self.counter, begin));
     }
 
     fn set_timer(&mut self, number: usize, part: u64, value: u64) {
@@ -142,14 +147,20 @@ impl Hpet {
 
     /// Computes when a timer is due.
     fn arm(&mut self, number: usize) {
-        let now = self.now();
+        let (counter, now) = (self.now(), Instant::now());
+        self.arm_from(number, counter, now);
+    }
+
+    /// The same when the counter stands there at that moment. A comparator behind it is due when
+    /// the counter has come round.
+    fn arm_from(&mut self, number: usize, counter: u32, now: Instant) {
         let is_running = self.since.is_some();
         let timer = &mut self.timers[number];
         timer.due = None;
         if is_running && timer.config & INTERRUPT != 0 {
-            let ticks = u64::from(timer.comparator.wrapping_sub(now));
+            let ticks = u64::from(timer.comparator.wrapping_sub(counter));
             let wait = Duration::from_nanos(ticks * 1_000_000_000 / HERTZ);
-            timer.due = Some(Instant::now() + wait);
+            timer.due = Some(now + wait);
         }
     }
 

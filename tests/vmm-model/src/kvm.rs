@@ -8,11 +8,12 @@
 use kvm_bindings::{
     CpuId, KVM_CAP_X86_USER_SPACE_MSR, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC,
     KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY,
-    KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN, KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting,
+    KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN, KVM_PIT_SPEAKER_DUMMY,
+    KVM_SYNC_X86_REGS, KvmIrqRouting,
     kvm_enable_cap, kvm_irq_routing_entry, kvm_irqchip, kvm_msi, kvm_pic_state, kvm_pit_config,
     kvm_userspace_memory_region,
 };
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{Cap, VmFd};
 
 use crate::{Answer, Errno, log};
 
@@ -29,6 +30,8 @@ pub(crate) struct Kvm {
     pub(crate) vm: VmFd,
     /// What `CPUID` can say here.
     pub(crate) cpuid: CpuId,
+    /// A vCPU that comes out has left its registers in the memory that it shares.
+    pub(crate) shares_registers: bool,
 }
 
 impl Kvm {
@@ -58,7 +61,9 @@ impl Kvm {
         // Without it an unknown MSR is #GP at once, and no exit.
         let _ = vm.enable_cap(&msrs);
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-        Ok(Self { vm, cpuid })
+        let shared = kvm.check_extension_int(Cap::SyncRegs);
+        let shares_registers = shared & KVM_SYNC_X86_REGS.cast_signed() != 0;
+        Ok(Self { vm, cpuid, shares_registers })
     }
 
     /// Shows the guest host memory, or hides it with a length of 0.

@@ -50,7 +50,7 @@ impl Flags {
             let fd = file.as_raw_fd();
             real::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, fd, 0)
         };
-        let at = File::open(path).map_or(libc::MAP_FAILED, map);
+        let at = zone::inside(|| File::open(path).map_or(libc::MAP_FAILED, map));
         let at = if at == libc::MAP_FAILED { std::ptr::null_mut() } else { at };
         Self(at.cast_const().cast())
     }

@@ -98,12 +98,20 @@ pub(crate) fn flock(fd: i32, how: i32) -> bool {
     }
 }
 
+/// Has the model handle descriptors of its own, none of which is the program's.
+pub(crate) fn inside<T>(work: impl FnOnce() -> T) -> T {
+    let was = INSIDE.try_with(|inside| inside.replace(true));
+    let result = work();
+    if let Ok(was) = was {
+        let _ = INSIDE.try_with(|inside| inside.set(was));
+    }
+    result
+}
+
 /// The flags of a machine; `None` when it is gone.
 pub(crate) fn flags(path: &Path) -> Option<u8> {
-    let was = INSIDE.try_with(|inside| inside.replace(true)).ok()?;
     let mut byte = [0];
-    let read = File::open(path).and_then(|file| file.read_exact_at(&mut byte, 0));
-    let _ = INSIDE.try_with(|inside| inside.set(was));
+    let read = inside(|| File::open(path).and_then(|file| file.read_exact_at(&mut byte, 0)));
     read.ok().map(|()| byte[0])
 }
 

@@ -129,6 +129,15 @@ pub(super) fn stuck(what: &str, seconds: u64, bytes: u64) -> Failure {
     no_memory(bytes, reservoir).fact("while", what).because(waits)
 }
 
+/// A vCPU does not enter the guest.
+pub(super) fn not_run(vcpu: i32, error: io::Error) -> Failure {
+    let failure = Failure::build("bhyve does not run the guest").fact("vcpu", vcpu);
+    if is(&error, libc::ENXIO) {
+        return failure.because("somebody else has destroyed the virtual machine");
+    }
+    failure.because(error)
+}
+
 /// Any other call that fails.
 pub(super) fn failed(what: &str, name: &str, error: io::Error) -> Failure {
     Failure::build(format!("bhyve {what}")).fact("machine", name).because(error)

@@ -6,10 +6,11 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::handle::{Control, Instance};
+use super::handle::{Control, exists};
 use crate::vm::hv::node::is;
 
 /// Where machines appear.
@@ -47,7 +48,7 @@ pub fn machines_of(stem: &str) -> Vec<String> {
     };
     let mut found: Vec<String> = machines().into_iter().filter(is_ours).collect();
     let looked_for = (0..NUMBERS).map(|number| numbered(stem, number));
-    found.extend(looked_for.filter(|name| Instance::open(name).is_ok()));
+    found.extend(looked_for.filter(|name| exists(name)));
     found.sort();
     found.dedup();
     found
@@ -58,17 +59,55 @@ pub fn machines_of(stem: &str) -> Vec<String> {
 /// # Errors
 /// When the kernel refuses, or something holds the machine; in one line, with the remedy.
 pub fn destroy(name: &str) -> Result<(), String> {
-    let by_hand = format!("`bhyvectl --vm={name} --destroy` does it by hand");
+    let done = begin(name)?;
+    judge_in(&done, name, ENDING)
+}
+
+/// Ends of machines that have begun in this process and are not over, by name.
+static BEGUN: Mutex<Vec<(String, Receiver<io::Result<()>>)>> = Mutex::new(Vec::new());
+
+/// Begins to destroy a machine that this process still holds: it ends when it lets go.
+/// [`wait_for_ends`] tells when.
+pub(super) fn destroy_later(name: &str) {
+    match begin(name) {
+        Ok(done) => {
+            let mut begun = BEGUN.lock().unwrap_or_else(PoisonError::into_inner);
+            begun.push((name.to_owned(), done));
+        }
+        Err(why) => tracing::warn!("{why}"),
+    }
+}
+
+/// Waits for the ends of machines that the kernel does not destroy by itself. Call it when nothing
+/// of a machine is in use any more, before this process ends.
+pub fn wait_for_ends() {
+    let begun = std::mem::take(&mut *BEGUN.lock().unwrap_or_else(PoisonError::into_inner));
+    let deadline = Instant::now() + ENDING;
+    for (name, done) in begun {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if let Err(why) = judge_in(&done, &name, left) {
+            tracing::warn!("{why}");
+        }
+    }
+}
+
+/// Has a thread of its own make the call, which waits until nobody holds the machine.
+fn begin(name: &str) -> Result<Receiver<io::Result<()>>, String> {
     let (sender, done) = channel();
     let machine = name.to_owned();
     let spawned = std::thread::Builder::new().name("bhyve-destroy".into()).spawn(move || {
         // Nobody listens only when it took too long.
         let _ = sender.send(Control::open().and_then(|control| control.destroy(&machine)));
     });
-    if let Err(error) = spawned {
-        return Err(format!("no thread to destroy the virtual machine {name}: {error}"));
+    match spawned {
+        Ok(_) => Ok(done),
+        Err(error) => Err(format!("no thread to destroy the virtual machine {name}: {error}")),
     }
-    match done.recv_timeout(ENDING) {
+}
+
+fn judge_in(done: &Receiver<io::Result<()>>, name: &str, time: Duration) -> Result<(), String> {
+    let by_hand = format!("`bhyvectl --vm={name} --destroy` does it by hand");
+    match done.recv_timeout(time) {
         Ok(result) => judge(result)
             .map_err(|error| format!("the virtual machine {name} remains: {error}; {by_hand}")),
         Err(_) => Err(format!(

@@ -15,8 +15,9 @@ use vm_memory::{
 };
 
 use super::failures;
-use super::handle::{Control, Instance, Protection};
+use super::handle::{Instance, Protection};
 use super::kick::Kick;
+use super::leftovers;
 use super::msr::Registers;
 use super::vcpu::BhyveVcpu;
 use crate::ui::{Failure, Outcome};
@@ -166,19 +167,9 @@ impl BhyveVm {
 impl Drop for BhyveVm {
     fn drop(&mut self) {
         self.tell_statistics();
-        if self.destroys_itself {
-            return;
-        }
-        // Before version 4. The call waits for the last descriptor's end, so somebody else makes
-        // it.
-        let name = self.name.clone();
-        let destroyer = std::thread::Builder::new().name("bhyve-destroy".into()).spawn(move || {
-            if let Err(error) = Control::open().and_then(|control| control.destroy(&name)) {
-                tracing::warn!("the virtual machine {name} remains: {error}");
-            }
-        });
-        if let Err(error) = destroyer {
-            tracing::warn!("the virtual machine {} remains: {error}", self.name);
+        if !self.destroys_itself {
+            // Before version 4.
+            leftovers::destroy_later(&self.name);
         }
     }
 }

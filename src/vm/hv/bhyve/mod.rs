@@ -21,6 +21,6 @@ mod vcpu;
 
 pub use failures::PREFIX;
 pub(super) use handle::Instance;
-pub use leftovers::{destroy, machines, machines_of};
+pub use leftovers::{destroy, machines, machines_of, wait_for_ends};
 pub use start::{Found, Look, STARTING, create, look};
 pub use trial::{Trial, trial};

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
+use super::leftovers::wait_for_ends;
 use super::start::create;
 use crate::ui::{Failure, Outcome};
 use crate::vm::hv::{VcpuExit, Vm, viona};
@@ -82,6 +83,7 @@ fn attempt(stem: &str) -> Outcome<()> {
     let vm = create(stem, MEMORY, 1)?;
     let result = run(vm.as_ref());
     drop(vm);
+    wait_for_ends();
     result
 }
 

@@ -6,17 +6,21 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::abi;
+use super::failures;
 use super::handle::{Answer, Exit, Instance};
 use super::kick::Kick;
 use super::machine::BARRIERS;
 use super::msr::Registers;
-use crate::ui::{Failure, Outcome};
+use crate::ui::Outcome;
 use crate::vm::dev::Request;
 use crate::vm::hv::node::is;
 use crate::vm::hv::{Bytes, Vcpu, VcpuExit};
 
+/// How long a vCPU of a paused machine waits before it tries again.
+const PAUSED: Duration = Duration::from_millis(20);
 /// How often a vCPU that leaves for good tries to be seen by the others.
 const FAREWELLS: u32 = 1000;
 
@@ -160,9 +164,12 @@ impl Vcpu for BhyveVcpu {
             }
             // Nothing has happened, and the answer is still to be given.
             Err(error) if is(&error, libc::EINTR) => Ok(VcpuExit::Again),
-            Err(error) => Err(Failure::build("bhyve does not run the guest")
-                .fact("vcpu", self.number)
-                .because(error)),
+            Err(error) if is(&error, libc::EBUSY) => {
+                // An operator has paused the machine; nothing tells when it goes on.
+                std::thread::park_timeout(PAUSED);
+                Ok(VcpuExit::Again)
+            }
+            Err(error) => Err(failures::not_run(self.number, error)),
         }
     }
 

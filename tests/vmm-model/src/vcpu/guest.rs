@@ -11,7 +11,7 @@ use kvm_bindings::{
     KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR, KVM_MP_STATE_HALTED,
     KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED, kvm_mp_state, kvm_run,
 };
-use kvm_ioctls::VcpuFd;
+use kvm_ioctls::{SyncReg, VcpuFd};
 
 use super::cpuid::Cpuid;
 use super::exit::{Access, Exit, WRITE};
@@ -45,7 +45,7 @@ pub(super) enum Left {
 struct Under {
     fd: VcpuFd,
     fresh: PowerOn,
-    _kvm: Arc<Kvm>,
+    kvm: Arc<Kvm>,
 }
 
 /// The state.
@@ -102,11 +102,14 @@ impl Guest {
     pub(super) fn fd(&mut self, vm: &Vm) -> Answer<&mut VcpuFd> {
         if self.under.is_none() {
             let kvm = vm.kvm()?;
-            let fd = kvm.vm.create_vcpu(self.id.into()).map_err(|error| failed("vCPU", error))?;
+            let mut fd = kvm.vm.create_vcpu(self.id.into()).map_err(|error| failed("vCPU", error))?;
             let halted = kvm_mp_state { mp_state: KVM_MP_STATE_UNINITIALIZED };
             fd.set_mp_state(halted).map_err(|error| failed("run state", error))?;
             let fresh = PowerOn::of(&fd)?;
-            self.under = Some(Under { fd, fresh, _kvm: kvm });
+            if kvm.shares_registers {
+                fd.set_sync_valid_reg(SyncReg::Register);
+            }
+            self.under = Some(Under { fd, fresh, kvm });
         }
         self.under.as_mut().map(|under| &mut under.fd).ok_or(Errno(libc::ENXIO))
     }
@@ -162,11 +165,18 @@ impl Guest {
         }
     }
 
+    /// Where the vCPU has come out.
+    fn instruction(&self) -> u64 {
+        self.under.as_ref().map_or(0, |under| match under.kvm.shares_registers {
+            true => under.fd.sync_regs().regs.rip,
+            false => under.fd.get_regs().map_or(0, |registers| registers.rip),
+        })
+    }
+
     /// Interprets KVM's exit.
     fn left(&mut self, vm: &Vm) -> Answer<Left> {
-        let fd = self.fd(vm)?;
-        let rip = fd.get_regs().map_or(0, |registers| registers.rip);
-        let run = *fd.get_kvm_run();
+        let rip = self.instruction();
+        let run = *self.fd(vm)?.get_kvm_run();
         (self.rip, self.length) = (rip, 0);
         match run.exit_reason {
             KVM_EXIT_IO => Ok(self.port(vm, &run)),

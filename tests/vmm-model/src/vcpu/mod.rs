@@ -31,6 +31,8 @@ pub(crate) struct Vcpu {
     waiting: AtomicU32,
     /// The thread that is in `VM_RUN`.
     seat: Mutex<Option<libc::pid_t>>,
+    /// That thread has been sent a signal.
+    was_kicked: AtomicBool,
     /// `VM_VCPU_BARRIER` was called.
     barrier: AtomicBool,
 }
@@ -72,6 +74,7 @@ impl Vcpu {
             guest: Mutex::new(Guest::new(id)),
             waiting: AtomicU32::new(0),
             seat: Mutex::default(),
+            was_kicked: AtomicBool::new(false),
             barrier: AtomicBool::new(false),
         }
     }
@@ -91,7 +94,9 @@ impl Vcpu {
 
     /// Makes a thread that is in `VM_RUN` look at what there is to do.
     pub(crate) fn kick(&self) {
-        if let Some(thread) = *lock(&self.seat) {
+        let seat = lock(&self.seat);
+        if let Some(thread) = *seat {
+            self.was_kicked.store(true, Ordering::SeqCst);
             signal::send(thread);
         }
     }
@@ -104,9 +109,12 @@ impl Vcpu {
 
     /// Says that this thread is in `VM_RUN` until the result is dropped.
     fn sit(&self) -> Seat<'_> {
+        thread_local! {
+            // SAFETY: asks for this thread's number, which cannot fail.
+            static THREAD: libc::pid_t = unsafe { libc::gettid() };
+        }
         let blocked = signal::block_all();
-        // SAFETY: asks for this thread's number, which cannot fail.
-        *lock(&self.seat) = Some(unsafe { libc::gettid() });
+        *lock(&self.seat) = Some(THREAD.with(|thread| *thread));
         Seat { vcpu: self, blocked }
     }
 }
@@ -121,7 +129,9 @@ struct Seat<'a> {
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         *lock(&self.vcpu.seat) = None;
-        signal::consume();
+        if self.vcpu.was_kicked.swap(false, Ordering::SeqCst) {
+            signal::consume();
+        }
         signal::restore(&self.blocked);
     }
 }

@@ -11,9 +11,10 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Mutex;
 
 use crate::config::config;
-use crate::{Answer, Errno, log, real};
+use crate::{Answer, Errno, lock, log, real};
 
 /// A link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,11 +48,23 @@ pub(super) fn find(id: u32) -> Option<Entry> {
 }
 
 impl Entry {
-    /// A descriptor for frames: a read and a write are one each.
+    /// A descriptor for frames: a read and a write are one each. The kernel could open its wire at
+    /// any time, while this process may have given up the right to, so it stays open.
     ///
     /// # Errors
     /// `ENOENT`, with a line in the log, when the way does not lead anywhere.
     pub(super) fn open(&self) -> Answer<OwnedFd> {
+        static OPEN: Mutex<Vec<(u32, OwnedFd)>> = Mutex::new(Vec::new());
+        let mut open = lock(&OPEN);
+        if let Some((_, wire)) = open.iter().find(|(id, _)| *id == self.id) {
+            return wire.try_clone().map_err(|_| Errno(libc::ENOMEM));
+        }
+        let wire = self.open_new()?;
+        open.push((self.id, wire.try_clone().map_err(|_| Errno(libc::ENOMEM))?));
+        Ok(wire)
+    }
+
+    fn open_new(&self) -> Answer<OwnedFd> {
         let opened = match self.way.split_once(':') {
             Some(("unix", path)) => socket(path),
             Some(("tap", name)) => tap(name),

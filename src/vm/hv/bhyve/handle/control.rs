@@ -33,6 +33,11 @@ pub(super) fn node_path(name: &str) -> String {
     format!("/dev/vmm/{name}")
 }
 
+/// Whether there is an instance of that name. It is not opened: whoever holds one keeps it.
+pub(in crate::vm::hv) fn exists(name: &str) -> bool {
+    std::fs::symlink_metadata(node_path(name)).is_ok()
+}
+
 /// The open control node.
 pub(in crate::vm::hv) struct Control(Node);
 

@@ -9,7 +9,7 @@ mod instance;
 mod run;
 mod statistics;
 
-pub(in crate::vm::hv) use control::{Control, Reservoir};
+pub(in crate::vm::hv) use control::{Control, Reservoir, exists};
 pub(in crate::vm::hv) use instance::{Instance, Protection};
 pub(super) use run::{Answer, Exit};
 

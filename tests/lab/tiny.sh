@@ -6,35 +6,33 @@
 # The whole pipeline on imgforge's own monitor: the tiny installer, its disk
 # booted, provisioned, sealed and exported.
 #
-#   tiny-kvm.sh IMGFORGE MEDIUM [PROCESSORS [BHYVE-ROM]]
+#   tiny.sh HYPERVISOR IMGFORGE MEDIUM [PROCESSORS [BHYVE-ROM [MODEL]]]
 #
-# The guest has one processor and the host's OVMF unless told otherwise; a bhyve
-# ROM is one such as SmartOS'. Runs in the lab machine, from the project's
-# directory. Prints one line per check in TAP form; exit status 1 if any check
-# fails.
+# HYPERVISOR is kvm, or bhyve, whose kernel is played by the library MODEL. The
+# guest has one processor and the host's OVMF unless told otherwise; a bhyve ROM
+# is one such as SmartOS'. Runs in the lab machine, from the project's directory.
+# Prints one line per check in TAP form; exit status 1 if any check fails.
 set -u
 # shellcheck source=../tap.sh
 . "$(dirname "$0")/../tap.sh"
 
-imgforge=$(realpath "${1:?usage: tiny-kvm.sh IMGFORGE MEDIUM [PROCESSORS [BHYVE-ROM]]}")
-medium=$(realpath "${2:?usage: tiny-kvm.sh IMGFORGE MEDIUM [PROCESSORS [BHYVE-ROM]]}")
-processors=${3:-1}
-rom=${4:+$(realpath "$4")}
+usage='usage: tiny.sh HYPERVISOR IMGFORGE MEDIUM [PROCESSORS [BHYVE-ROM [MODEL]]]'
+hypervisor=${1:?$usage}
+imgforge=$(realpath "${2:?$usage}")
+medium=$(realpath "${3:?$usage}")
+processors=${4:-1}
+rom=${5:+$(realpath "$5")}
 export IMGFORGE_BHYVE_ROM=$rom
 out=/mnt/scratch/tiny
 export HOME=/root
-
-# passt wants an interface with a default route, wherever it leads.
-ip link add outside type dummy && ip link set outside up || exit 2
-ip addr add 192.0.2.2/24 dev outside && ip route add default via 192.0.2.1 || exit 2
 
 build() { # everything it says, for the log
     mkdir -p /mnt/scratch/target
     cp tests/data/tiny/* /mnt/scratch/target
     sed -i "s/^  cpus: .*/  cpus: $processors/" /mnt/scratch/target/tiny.yaml
-    "$imgforge" build tiny --target-file /mnt/scratch/target/tiny.yaml --iso "$medium" \
-        --var boot_wait=30s --var ssh_timeout=10m --hypervisor kvm --no-cache --no-progress \
-        --output "$out" >&2 && return
+    host "$imgforge" build tiny --target-file /mnt/scratch/target/tiny.yaml --iso "$medium" \
+        --var boot_wait=30s --var ssh_timeout=10m --hypervisor "$hypervisor" "${network[@]}" \
+        --no-cache --no-progress --output "$out" >&2 && return
     tail -n 40 "$out".failed/serial.log >&2
     return 1
 }
@@ -58,8 +56,7 @@ quiet() { # no line of the kernel's that it calls an error
     said 'machine: kernel error'
     ! grep -q 'machine: kernel error' "$out/build.log"
 }
-alike() { tests/lab/dmesg.py "$imgforge" "$(find "$out" -name '*.raw' -print -quit)" >&2; }
-monitor() { grep -q 'kvm by imgforge' "$out/build.log"; }
+monitor() { grep -q "$hypervisor by imgforge" "$out/build.log"; }
 manifest() { "$imgforge" manifest check "$out/tiny-1.json" --file "$out/tiny-1.x86_64.zfs.gz"; }
 left() { # nothing runs, nothing lies about
     sleep_for=20
@@ -67,7 +64,7 @@ left() { # nothing runs, nothing lies about
         sleep 0.5
         sleep_for=$((sleep_for - 1))
     done
-    ! pgrep -x passt && ! pgrep -f 'imgforge vmm' && ! ls /run/imgforge/* 2>/dev/null
+    ! pgrep -x passt && ! pgrep -f 'imgforge vmm' && ! ls /run/imgforge/* 2>/dev/null && gone
 }
 
 watch() { # notes once that the monitor has given up what it does not need
@@ -77,8 +74,14 @@ watch() { # notes once that the monitor has given up what it does not need
     done
     : >/mnt/scratch/confined
 }
-watch &
 
+# What differs from one hypervisor to the other: `network`, a build's arguments
+# for it; `host COMMAND...`, how imgforge runs; `gone`, that the kernel has no
+# machine left; `more`, checks of its own.
+# shellcheck source=host-kvm.sh
+. "$(dirname "$0")/host-$hypervisor.sh"
+
+watch &
 check "the tiny image is built" build
 check "imgforge was the monitor" monitor
 check "the stream is what the manifest says" manifest
@@ -89,6 +92,6 @@ check "the guest's firmware is the one that was named" firmware
 check "the guest has a driver for each virtio device" drivers
 check "the disk gave back what was written, after a discard too" content
 check "the guest's kernel reports no error" quiet
-check "it complains of nothing that it does not complain of on QEMU's machine" alike
+more
 check "nothing is left" left
 conclude
