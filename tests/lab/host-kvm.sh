@@ -12,7 +12,10 @@ ip addr add 192.0.2.2/24 dev outside && ip route add default via 192.0.2.1 || ex
 network=()
 host() { "$@"; }
 gone() { :; }
-alike() { tests/lab/dmesg.py "$imgforge" "$(find "$out" -name '*.raw' -print -quit)" >&2; }
+image() { find "$out" -name '*.raw' -print -quit; }
+alike() { tests/lab/dmesg.py "$imgforge" "$(image)" >&2; }
+several() { tests/lab/processors.py "$imgforge" "$(image)" 4 >&2; }
 more() {
     check "it complains of nothing that it does not complain of on QEMU's machine" alike
+    check "it runs on four processors, restarts, and has its network from a tap" several
 }
