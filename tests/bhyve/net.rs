@@ -40,7 +40,11 @@ impl Driver {
             if self.has_messages {
                 self.set_up_messages(code);
             }
-            if self.is_modern { self.begin_modern(code) } else { self.begin_legacy(code) }
+            if self.is_modern {
+                self.begin_modern(code)
+            } else {
+                self.begin_legacy(code)
+            }
             self.send(code, b"ping", 1);
             self.offer(code, 0, BUFFERS[0], 2048, 2, 1);
             // What comes without room for it is lost.
@@ -163,7 +167,11 @@ impl Driver {
             return code.halt_until(COUNTERS[ring], count.into());
         }
         code.wait(1, |code| {
-            if self.is_modern { code.load8(REGISTERS + 0x1000) } else { code.in8(PORTS + 19) }
+            if self.is_modern {
+                code.load8(REGISTERS + 0x1000)
+            } else {
+                code.in8(PORTS + 19)
+            }
             code.and(1);
         });
     }

@@ -346,4 +346,3 @@ fn model() -> PathBuf {
     assert!(library.exists(), "cargo builds {} before the tests", library.display());
     library
 }
-

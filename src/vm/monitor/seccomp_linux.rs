@@ -299,7 +299,10 @@ mod tests {
             let mut waiting: libc::sigset_t = std::mem::zeroed();
             assert_eq!(libc::sigpending(&raw mut waiting), 0);
             let (none, now) = (std::mem::zeroed(), std::mem::zeroed());
-            assert_eq!(libc::sigtimedwait(&raw const none, std::ptr::null_mut(), &raw const now), -1);
+            assert_eq!(
+                libc::sigtimedwait(&raw const none, std::ptr::null_mut(), &raw const now),
+                -1
+            );
         }
         assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EAGAIN));
         None

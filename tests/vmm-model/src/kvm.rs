@@ -9,9 +9,8 @@ use kvm_bindings::{
     CpuId, KVM_CAP_X86_USER_SPACE_MSR, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC,
     KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY,
     KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN, KVM_PIT_SPEAKER_DUMMY,
-    KVM_SYNC_X86_REGS, KvmIrqRouting,
-    kvm_enable_cap, kvm_irq_routing_entry, kvm_irqchip, kvm_msi, kvm_pic_state, kvm_pit_config,
-    kvm_userspace_memory_region,
+    KVM_SYNC_X86_REGS, KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry, kvm_irqchip, kvm_msi,
+    kvm_pic_state, kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, VmFd};
 

@@ -102,7 +102,8 @@ impl Guest {
     pub(super) fn fd(&mut self, vm: &Vm) -> Answer<&mut VcpuFd> {
         if self.under.is_none() {
             let kvm = vm.kvm()?;
-            let mut fd = kvm.vm.create_vcpu(self.id.into()).map_err(|error| failed("vCPU", error))?;
+            let mut fd =
+                kvm.vm.create_vcpu(self.id.into()).map_err(|error| failed("vCPU", error))?;
             let halted = kvm_mp_state { mp_state: KVM_MP_STATE_UNINITIALIZED };
             fd.set_mp_state(halted).map_err(|error| failed("run state", error))?;
             let fresh = PowerOn::of(&fd)?;
