@@ -41,6 +41,11 @@ DHCP
 : >/mnt/scratch/leases
 /bin/busybox udhcpd -f /mnt/scratch/udhcpd.conf >/mnt/scratch/udhcpd.log 2>&1 &
 
+# bhyve has no memory that reads like memory and whose writes are exits, so each
+# byte that firmware reads of its variables is an exit: a minute and more here.
+boot_wait=5m
+patience=(-e 's/answer_timeout: .*/answer_timeout: 6m/' -e 's/^  timeout: 10m/  timeout: 20m/'
+    -e 's/default: 3m/default: 8m/' -e 's/^  timeout: 1m/  timeout: 5m/')
 network=(--nic vm0 --guest-address "$guest" --http-address "$server")
 host() {
     env PATH="$bin:$PATH" LD_PRELOAD="$model" VMM_MODEL_STATE="$zone" \

@@ -10,6 +10,8 @@ ip link add outside type dummy && ip link set outside up || exit 2
 ip addr add 192.0.2.2/24 dev outside && ip route add default via 192.0.2.1 || exit 2
 
 network=()
+boot_wait=30s
+patience=()
 host() { "$@"; }
 gone() { :; }
 image() { find "$out" -name '*.raw' -print -quit; }

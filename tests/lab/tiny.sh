@@ -29,9 +29,9 @@ export HOME=/root
 build() { # everything it says, for the log
     mkdir -p /mnt/scratch/target
     cp tests/data/tiny/* /mnt/scratch/target
-    sed -i "s/^  cpus: .*/  cpus: $processors/" /mnt/scratch/target/tiny.yaml
+    sed -i -e "s/^  cpus: .*/  cpus: $processors/" "${patience[@]}" /mnt/scratch/target/tiny.yaml
     host "$imgforge" build tiny --target-file /mnt/scratch/target/tiny.yaml --iso "$medium" \
-        --var boot_wait=30s --var ssh_timeout=10m --hypervisor "$hypervisor" "${network[@]}" \
+        --var boot_wait="$boot_wait" --var ssh_timeout=10m --hypervisor "$hypervisor" "${network[@]}" \
         --no-cache --no-progress --output "$out" >&2 && return
     tail -n 40 "$out".failed/serial.log >&2
     return 1
@@ -76,8 +76,9 @@ watch() { # notes once that the monitor has given up what it does not need
 }
 
 # What differs from one hypervisor to the other: `network`, a build's arguments
-# for it; `host COMMAND...`, how imgforge runs; `gone`, that the kernel has no
-# machine left; `more`, checks of its own.
+# for it; `boot_wait` and `patience`, how slow it is here (a time, and sed's
+# words for the target); `host COMMAND...`, how imgforge runs; `gone`, that the
+# kernel has no machine left; `more`, checks of its own.
 # shellcheck source=host-kvm.sh
 . "$(dirname "$0")/host-$hypervisor.sh"
 
