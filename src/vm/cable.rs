@@ -11,14 +11,15 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::dev::virtio::{FrameHeader, Frames, Wake};
 use crate::ui::{Failure, Outcome};
 
-/// Frames that wait in either direction; later ones are lost, as in a switch.
+/// Frames that wait in either direction. Later ones of the guest are lost, as in a switch; the other
+/// side waits, as it may be slow to send lost ones again.
 const WAITING: usize = 256;
 /// The largest frame that is taken from the other side.
 const LARGEST: usize = 1 << 16;
@@ -36,6 +37,9 @@ pub struct StreamCable {
 #[derive(Default)]
 struct Inbox {
     frames: Mutex<VecDeque<Vec<u8>>>,
+    /// A frame was taken out, or the cable is gone.
+    room: Condvar,
+    is_over: AtomicBool,
     received: AtomicU64,
     /// Of the interface that is plugged in; a machine that is reset gets another one.
     wake: Mutex<Option<Wake>>,
@@ -46,7 +50,31 @@ impl Inbox {
         self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes frames until the other side leaves or sends what is none.
+    /// Adds a frame when there is room; false when nobody wants it any more.
+    fn push(&self, frame: Vec<u8>) -> bool {
+        let is_full = |frames: &mut VecDeque<Vec<u8>>| {
+            frames.len() >= WAITING && !self.is_over.load(Ordering::Relaxed)
+        };
+        let frames = self.room.wait_while(self.frames(), is_full);
+        frames.unwrap_or_else(PoisonError::into_inner).push_back(frame);
+        !self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn pop(&self) -> Option<Vec<u8>> {
+        let frame = self.frames().pop_front()?;
+        self.room.notify_one();
+        Some(frame)
+    }
+
+    /// Nobody takes frames any more.
+    fn end(&self) {
+        let frames = self.frames();
+        self.is_over.store(true, Ordering::Relaxed);
+        drop(frames);
+        self.room.notify_all();
+    }
+
+    /// Takes frames until the other side leaves or sends what is none, or the cable is gone.
     fn fill(&self, mut socket: &UnixStream) -> io::Result<()> {
         loop {
             let mut length = [0; 4];
@@ -58,11 +86,9 @@ impl Inbox {
             let mut frame = vec![0; length];
             socket.read_exact(&mut frame)?;
             self.received.fetch_add(1, Ordering::Relaxed);
-            let mut frames = self.frames();
-            if frames.len() < WAITING {
-                frames.push_back(frame);
+            if !self.push(frame) {
+                return Ok(());
             }
-            drop(frames);
             let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(wake) = wake {
                 wake();
@@ -117,6 +143,7 @@ impl Drop for StreamCable {
         let [sent, lost, received] = [&self.sent, &self.lost, &self.inbox.received]
             .map(|count| count.load(Ordering::Relaxed));
         tracing::debug!("network: {sent} frames sent, {lost} of them lost, {received} received");
+        self.inbox.end();
         // Both threads leave their system calls by it. It may be closed already.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
@@ -137,7 +164,7 @@ impl Frames for StreamCable {
     }
 
     fn recv(&self, _header: &mut FrameHeader, frame: &mut [u8]) -> Option<usize> {
-        let next = self.inbox.frames().pop_front()?;
+        let next = self.inbox.pop()?;
         let room = frame.get_mut(..next.len())?;
         room.copy_from_slice(&next);
         Some(next.len())
@@ -188,6 +215,35 @@ mod tests {
         drop(far);
         cable.send(&PLAIN, &[0; 9000]);
         assert_eq!(cable.recv(&mut PLAIN.clone(), &mut [0; 16]), None);
+    }
+
+    #[test]
+    fn a_guest_that_is_slow_loses_nothing() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let cable = StreamCable::over(near).unwrap();
+        let (woken, wakes) = channel();
+        cable.set_wake(Arc::new(move || woken.send(()).unwrap_or_default()));
+        let count = 3 * WAITING as u32;
+        let sender = std::thread::spawn(move || {
+            for number in 0..count {
+                far.write_all(&4u32.to_be_bytes()).unwrap();
+                far.write_all(&number.to_be_bytes()).unwrap();
+            }
+            far
+        });
+        for _ in 0..WAITING {
+            wakes.recv_timeout(Duration::from_secs(20)).unwrap();
+        }
+        let mut frame = [0; 4];
+        for number in 0..count {
+            while cable.recv(&mut PLAIN.clone(), &mut frame).is_none() {
+                wakes.recv_timeout(Duration::from_secs(20)).unwrap();
+            }
+            assert_eq!(frame, number.to_be_bytes());
+        }
+        // A cable that goes while the other side waits leaves no thread behind.
+        let far = sender.join().unwrap();
+        drop((cable, far));
     }
 
     #[test]
