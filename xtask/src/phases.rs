@@ -36,7 +36,7 @@ pub(crate) const ALL: &[Phase] = &[
     quick("illumos", lacks_apt, illumos_clean),
     quick("openzfs", streams::lacks_lab, streams::openzfs),
     Phase { is_slow: true, ..quick("kvm", lab::lacks, lab::kvm) },
-    Phase { is_slow: true, ..quick("bhyve", lab::lacks, lab::bhyve) },
+    Phase { is_slow: true, is_by_hand: true, ..quick("bhyve", lab::lacks, lab::bhyve) },
     quick("readme", lacks_nothing, readme::check),
     quick("tiny", lacks_build_tools, tiny),
     quick("failures", lacks_test_tools, failures),
@@ -47,7 +47,15 @@ const fn quick(
     lacks: fn() -> Option<String>,
     run: fn(&Log) -> Verdict,
 ) -> Phase {
-    Phase { name, is_slow: false, is_optional: false, is_beside: false, lacks, run }
+    Phase {
+        name,
+        is_slow: false,
+        is_optional: false,
+        is_by_hand: false,
+        is_beside: false,
+        lacks,
+        run,
+    }
 }
 
 /// A phase that is one test.

@@ -35,6 +35,8 @@ pub(crate) struct Phase {
     pub(crate) is_slow: bool,
     /// Skipped without its needs even in CI.
     pub(crate) is_optional: bool,
+    /// Runs only when it is named: its time on an emulated processor is not known to be bounded.
+    pub(crate) is_by_hand: bool,
     /// Runs while the parts after it run: long, and no more than one processor's work.
     pub(crate) is_beside: bool,
     /// What is missing here, if anything.
@@ -135,6 +137,9 @@ fn refusal(phase: &Phase, options: &Options, is_ci: bool) -> Option<Verdict> {
     }
     if !options.only.is_empty() && !named(&options.only) {
         return skipped("--only");
+    }
+    if phase.is_by_hand && !named(&options.only) {
+        return skipped("by hand: `--only` names it");
     }
     if options.is_fast && phase.is_slow {
         return skipped("--fast");
