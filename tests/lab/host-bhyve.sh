@@ -43,7 +43,7 @@ DHCP
 
 # bhyve has no memory that reads like memory and whose writes are exits, so each
 # byte that firmware reads of its variables is an exit: a minute and more here.
-boot_wait=5m
+boot_wait=4m
 patience=(-e 's/answer_timeout: .*/answer_timeout: 6m/' -e 's/^  timeout: 10m/  timeout: 20m/'
     -e 's/default: 3m/default: 8m/' -e 's/^  timeout: 1m/  timeout: 5m/')
 network=(--nic vm0 --guest-address "$guest" --http-address "$server")

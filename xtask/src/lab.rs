@@ -46,7 +46,7 @@ fn bhyve_rom() -> Option<PathBuf> {
 
 /// The whole pipeline on imgforge's own monitor with KVM, with each firmware.
 pub(crate) fn kvm(log: &Log) -> Verdict {
-    phases::verdict(|count| pipeline(log, "kvm", &[], count))
+    phases::verdict(|count| pipeline(log, "kvm", 1200, &[], count))
 }
 
 /// The same with bhyve, whose kernel the model plays.
@@ -56,19 +56,25 @@ pub(crate) fn bhyve(log: &Log) -> Verdict {
         let model = ["build", "--locked", "--release", "--package", "vmm-model", "--lib"];
         log.run(1800, &phases::cargo(&model))?;
         let model = demo::target_directory().join("release/libvmm_model.so");
-        pipeline(log, "bhyve", &[model], count)
+        pipeline(log, "bhyve", 2400, &[model], count)
     })
 }
 
-/// The tiny build on a hypervisor in the lab machine, with one processor and each firmware; `more`
-/// is what its script needs besides.
-fn pipeline(log: &Log, hypervisor: &str, more: &[PathBuf], count: &mut Count) -> Outcome {
+/// The tiny build on a hypervisor in the lab machine, with one processor and each firmware, each
+/// within so many seconds; `more` is what its script needs besides.
+fn pipeline(
+    log: &Log,
+    hypervisor: &str,
+    seconds: u32,
+    more: &[PathBuf],
+    count: &mut Count,
+) -> Outcome {
     let binary = streams::imgforge(log)?;
     media::make(Medium::Tiny, &Medium::Tiny.path(), |recipe| log.run(1200, recipe))?;
     log.run(1800, &Command::new(process::recipe("lab/build.sh")))?;
     let run = |rom: PathBuf, count: &mut _| {
         let words = [hypervisor.into(), binary.clone(), Medium::Tiny.path(), "1".into(), rom];
-        streams::inside(log, 1, 1200, "tests/lab/tiny.sh", &[&words, more].concat(), count)
+        streams::inside(log, 1, seconds, "tests/lab/tiny.sh", &[&words, more].concat(), count)
     };
     run(PathBuf::new(), count)?;
     match bhyve_rom() {

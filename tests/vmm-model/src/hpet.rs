@@ -41,6 +41,17 @@ struct Timer {
     due: Option<Instant>,
 }
 
+impl Timer {
+    /// A periodic timer's next time is the first one that the counter has not passed.
+    fn go_ahead_of(&mut self, counter: u32) {
+        if self.config & PERIODIC != 0 && self.step != 0 {
+            let missed = counter.wrapping_sub(self.comparator) / self.step;
+            let ahead = missed.wrapping_add(1).wrapping_mul(self.step);
+            self.comparator = self.comparator.wrapping_add(ahead);
+        }
+    }
+}
+
 /// The device.
 pub(crate) struct Hpet {
     config: u64,
@@ -58,8 +69,9 @@ impl Default for Hpet {
     }
 }
 
-/// `VM_GET_HPET_CAPABILITIES`: the low half of the first register.
-pub(crate) const CAPABILITIES: u32 = 0x8086 << 16 | 1 << 15 | ((TIMERS as u32 - 1) << 8) | 1;
+/// `VM_GET_HPET_CAPABILITIES`: the low half of the first register. Without the bit by which timers
+/// could take the place of the PIT and the RTC: that is not supported.
+pub(crate) const CAPABILITIES: u32 = 0x8086 << 16 | ((TIMERS as u32 - 1) << 8) | 1;
 
 impl Hpet {
     fn now(&self) -> u32 {
@@ -156,8 +168,14 @@ impl Hpet {
     fn arm_from(&mut self, number: usize, counter: u32, now: Instant) {
         let is_running = self.since.is_some();
         let timer = &mut self.timers[number];
+        if !is_running {
+            // What was due before the counter stopped still comes.
+            timer.due = timer.due.filter(|due| *due <= now);
+            return;
+        }
         timer.due = None;
-        if is_running && timer.config & INTERRUPT != 0 {
+        timer.go_ahead_of(counter);
+        if timer.config & INTERRUPT != 0 {
             let ticks = u64::from(timer.comparator.wrapping_sub(counter));
             let wait = Duration::from_nanos(ticks * 1_000_000_000 / HERTZ);
             timer.due = Some(now + wait);
@@ -181,7 +199,6 @@ impl Hpet {
             timer.due = None;
             fired.push((timer.config, timer.message));
             if timer.config & PERIODIC != 0 && timer.step != 0 {
-                timer.comparator = timer.comparator.wrapping_add(timer.step);
                 self.arm(number);
             }
         }
@@ -198,8 +215,12 @@ pub(crate) fn deliver(vm: &Vm) {
             bytes[..4].copy_from_slice(&(message as u32).to_le_bytes());
             bytes[8..12].copy_from_slice(&((message >> 32) as u32).to_le_bytes());
             let _ = irq::call(vm, crate::abi::VM_LAPIC_MSI, &mut bytes);
-        } else {
-            bytes[0] = (config >> ROUTE_SHIFT & 0x1f) as u8;
+            continue;
+        }
+        let pin = (config >> ROUTE_SHIFT & 0x1f) as u8;
+        // 0 is no route.
+        if pin != 0 {
+            bytes[0] = pin;
             let _ = irq::call(vm, crate::abi::VM_IOAPIC_PULSE_IRQ, &mut bytes);
         }
     }
