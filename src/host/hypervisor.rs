@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::net::{Existing, LinkKind, existing};
+use crate::net::{Existing, existing};
 use crate::qemu::{Accel, QemuDriver, Search};
 use crate::ui::{Failure, Outcome};
 use crate::vm::firmware::rom;
@@ -102,7 +102,7 @@ pub fn choose(requested: Requested, needs: Needs, nic: Option<&Existing>) -> Out
     let search = Search::from_environment();
     let kernels = Kernels { kvm: &probe, bhyve: &look };
     let own = |hypervisor, seen: &str| {
-        let network = nic.map(|nic| existing(nic, link_kind(hypervisor))).transpose()?;
+        let network = nic.map(|nic| existing(nic, hypervisor)).transpose()?;
         own(&search, hypervisor, seen, network)
     };
     let choice = choose_from(requested, needs, search.clone(), &kernels, &own)?;
@@ -110,13 +110,6 @@ pub fn choose(requested: Requested, needs: Needs, nic: Option<&Existing>) -> Out
         return Err(no_links(&nic.nic, &choice.line));
     }
     Ok(choice)
-}
-
-fn link_kind(hypervisor: Hypervisor) -> LinkKind {
-    match hypervisor {
-        Hypervisor::Bhyve => LinkKind::Vnic,
-        Hypervisor::Kvm => LinkKind::Tap,
-    }
 }
 
 /// Only our own monitor plugs its machines into a link of the host.

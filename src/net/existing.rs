@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use super::{tap, vnic};
 use crate::ui::{Failure, Outcome};
 use crate::vm::hv::Link;
-use crate::vm::monitor::LinkNetwork;
+use crate::vm::monitor::{Hypervisor, LinkNetwork};
 
 /// What the user says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,20 +27,11 @@ pub struct Existing {
     pub host: Option<IpAddr>,
 }
 
-/// What a hypervisor's machines are plugged into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkKind {
-    /// A VNIC of illumos, for bhyve.
-    Vnic,
-    /// A tap of Linux, for KVM.
-    Tap,
-}
-
-/// Looks the network up.
+/// Looks the network up: a VNIC of illumos for bhyve, a tap of Linux for KVM.
 ///
 /// # Errors
 /// When there is no such link, or no address of this host beside it.
-pub fn existing(wanted: &Existing, kind: LinkKind) -> Outcome<LinkNetwork> {
+pub fn existing(wanted: &Existing, hypervisor: Hypervisor) -> Outcome<LinkNetwork> {
     let link = &wanted.nic;
     let Some(guest) = wanted.guest else {
         return Err(Failure::input("the guest's address on its link is not known")
@@ -54,24 +45,24 @@ pub fn existing(wanted: &Existing, kind: LinkKind) -> Outcome<LinkNetwork> {
                    to the link's hardware address, or what the answer file sets",
             ));
     };
-    let (mac, mtu) = match kind {
-        LinkKind::Vnic => vnic::look(link)?,
-        LinkKind::Tap => tap::look(link)?,
+    let (mac, mtu) = match hypervisor {
+        Hypervisor::Bhyve => vnic::look(link)?,
+        Hypervisor::Kvm => tap::look(link)?,
     };
-    let host = host_address(kind, link, guest, wanted.host)?;
+    let host = host_address(hypervisor, link, guest, wanted.host)?;
     Ok(LinkNetwork { link: Link { name: link.clone(), mtu }, mac, guest, host })
 }
 
 /// This host's address on the guest's network, at which the answer files are served.
 fn host_address(
-    kind: LinkKind,
+    hypervisor: Hypervisor,
     link: &str,
     guest: IpAddr,
     said: Option<IpAddr>,
 ) -> Outcome<IpAddr> {
-    let remedy = match kind {
-        LinkKind::Vnic => vnic::ADDRESS.to_owned(),
-        LinkKind::Tap => tap::address(link),
+    let remedy = match hypervisor {
+        Hypervisor::Bhyve => vnic::ADDRESS.to_owned(),
+        Hypervisor::Kvm => tap::address(link),
     };
     let help = |failure: Failure| {
         failure

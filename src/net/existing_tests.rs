@@ -12,12 +12,14 @@ fn wanted(nic: &str, guest: Option<&str>) -> Existing {
 
 #[test]
 fn what_is_missing_is_asked_for_by_its_flag() {
-    let text = existing(&wanted("vm0", None), LinkKind::Vnic).unwrap_err().to_string();
+    let text = existing(&wanted("vm0", None), Hypervisor::Bhyve).unwrap_err().to_string();
     assert!(text.contains("--guest-address") && text.contains("vm0"), "{text}");
-    let text = existing(&wanted("-x", Some("10.0.0.2")), LinkKind::Vnic).unwrap_err().to_string();
-    assert!(text.contains("no link's name") && text.contains("dladm show-vnic"), "{text}");
     let text =
-        existing(&wanted("nosuchlink0", Some("10.0.0.2")), LinkKind::Vnic).unwrap_err().to_string();
+        existing(&wanted("-x", Some("10.0.0.2")), Hypervisor::Bhyve).unwrap_err().to_string();
+    assert!(text.contains("no link's name") && text.contains("dladm show-vnic"), "{text}");
+    let text = existing(&wanted("nosuchlink0", Some("10.0.0.2")), Hypervisor::Bhyve)
+        .unwrap_err()
+        .to_string();
     assert!(text.contains("nosuchlink0") && text.contains("dladm create-vnic"), "{text}");
 }
 
@@ -27,7 +29,7 @@ fn the_host_is_where_the_route_to_the_guest_begins() {
     // A packet to oneself comes from oneself: such a guest is none.
     assert_eq!(towards(ip("127.0.0.1")).unwrap(), ip("127.0.0.1"));
     let refused = |guest: &str, host: Option<&str>| {
-        host_address(LinkKind::Vnic, "vm0", ip(guest), host.map(ip)).unwrap_err().to_string()
+        host_address(Hypervisor::Bhyve, "vm0", ip(guest), host.map(ip)).unwrap_err().to_string()
     };
     let text = refused("127.0.0.1", None);
     assert!(

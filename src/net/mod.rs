@@ -13,4 +13,4 @@ mod tap;
 pub mod user;
 mod vnic;
 
-pub use existing::{Existing, LinkKind, existing};
+pub use existing::{Existing, existing};
