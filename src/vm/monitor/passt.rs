@@ -14,13 +14,12 @@ use tokio::time::{Instant, interval};
 
 use crate::ui::{Failure, Outcome};
 use crate::vm::child::{Process, on_path};
+use crate::vm::dev::virtio::MTU;
 
 /// The guest.
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// The host, as the guest sees it.
 pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-/// Bytes of the largest packet, as the network interface says it.
-const MTU: u16 = 1500;
 const SOCKET: &str = "net.sock";
 /// It replaces itself by a variant for the processor that it finds.
 pub(super) const NAMES: &[&str] = &["passt", "passt.avx2"];

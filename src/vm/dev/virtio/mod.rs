@@ -36,7 +36,7 @@ use crate::vm::memory::Memory;
 pub use block::{Block, BlockStats};
 pub use block_file::RawFile;
 pub use disk::Disk;
-pub use net::{FrameHeader, Frames, Net, PLAIN, offloads};
+pub use net::{FrameHeader, Frames, MTU, Net, PLAIN, offloads};
 pub use net_offload::OffloadedNet;
 pub use offload::{Message, Offload, Signal};
 pub use ring::{BadBuffer, Buffers, Chain, Ring};

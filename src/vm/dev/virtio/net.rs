@@ -15,6 +15,8 @@ const STATUS: u64 = 1 << 16;
 const QUEUE_SIZE: u16 = 256;
 const RECEIVE: usize = 0;
 
+/// Bytes of the largest packet that the interface says it takes.
+pub const MTU: u16 = 1500;
 const MIN_FRAME: u64 = 14;
 /// The largest packet that is left to be cut, and an Ethernet header with a VLAN.
 const MAX_FRAME: usize = (1 << 16) + 18;
@@ -180,7 +182,7 @@ impl VirtioDevice for Net {
         lanes::put(&mut config, 0, self.mac);
         // The link is up; one pair of rings; the MTU is not announced, but said.
         lanes::put(&mut config, 6, [1, 0, 1, 0]);
-        lanes::put(&mut config, 10, 1500u16.to_le_bytes());
+        lanes::put(&mut config, 10, MTU.to_le_bytes());
         config
     }
 
