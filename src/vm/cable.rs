@@ -184,12 +184,18 @@ mod tests {
     use super::*;
     use crate::vm::dev::virtio::PLAIN;
 
+    /// Plugs an interface in; each call of it comes out here.
+    fn wakes_of(cable: &StreamCable) -> Receiver<()> {
+        let (woken, wakes) = channel();
+        cable.set_wake(Arc::new(move || woken.send(()).unwrap_or_default()));
+        wakes
+    }
+
     #[test]
     fn frames_pass_in_both_directions() {
         let (near, mut far) = UnixStream::pair().unwrap();
         let cable = StreamCable::over(near).unwrap();
-        let (woken, wakes) = channel();
-        cable.set_wake(Arc::new(move || woken.send(()).unwrap_or_default()));
+        let wakes = wakes_of(&cable);
         cable.send(&PLAIN, b"to the network");
         let mut bytes = [0; 18];
         far.read_exact(&mut bytes).unwrap();
@@ -221,8 +227,7 @@ mod tests {
     fn a_guest_that_is_slow_loses_nothing() {
         let (near, mut far) = UnixStream::pair().unwrap();
         let cable = StreamCable::over(near).unwrap();
-        let (woken, wakes) = channel();
-        cable.set_wake(Arc::new(move || woken.send(()).unwrap_or_default()));
+        let wakes = wakes_of(&cable);
         let count = 3 * WAITING as u32;
         let sender = std::thread::spawn(move || {
             for number in 0..count {

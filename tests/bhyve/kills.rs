@@ -65,9 +65,7 @@ fn while_the_guest_runs() {
     }
     for version in VERSIONS {
         let zone = zone(version, "");
-        let mut monitor = zone.start();
-        monitor.begin();
-        monitor.hears("here");
+        let mut monitor = zone.start_until("here");
         // Who only looks ends nothing.
         assert!(zone.clean(&["--dry-run"]).contains(&zone.stem));
         assert_eq!(zone.machines(), [format!("{}-0", zone.stem)]);
@@ -90,9 +88,7 @@ fn while_it_ends() {
             _ => ("VM_DESTROY_SELF=delay:20000", "VM_DESTROY_SELF waits"),
         };
         let zone = zone(version, faults);
-        let mut monitor = zone.start();
-        monitor.begin();
-        monitor.hears("here");
+        let monitor = zone.start_until("here");
         monitor.ask("quit");
         zone.wait_for_call(call);
         monitor.kill();
@@ -108,16 +104,12 @@ fn the_next_monitor_of_the_build_destroys_what_is_left() {
     for version in [1, 2, 3] {
         let zone = zone(version, "");
         for _ in 0..2 {
-            let mut monitor = zone.start();
-            monitor.begin();
-            monitor.hears("here");
+            let monitor = zone.start_until("here");
             monitor.kill();
             std::fs::remove_file(zone.path("serial")).unwrap();
             assert_eq!(zone.machines().len(), 1, "{}", zone.story());
         }
-        let mut monitor = zone.start();
-        monitor.begin();
-        monitor.hears("here");
+        let monitor = zone.start_until("here");
         monitor.ask("quit");
         assert_eq!(monitor.end().code, Some(0), "{}", zone.story());
         assert!(zone.machines().is_empty(), "{}", zone.story());
@@ -131,9 +123,7 @@ fn a_machine_that_is_destroyed_from_outside_ends_the_monitor_with_the_reason() {
     }
     for version in VERSIONS {
         let zone = zone(version, "");
-        let mut monitor = zone.start();
-        monitor.begin();
-        monitor.hears("here");
+        let monitor = zone.start_until("here");
         judge(&zone, true);
         let ended = monitor.end();
         assert_eq!(ended.code, Some(1), "{}", zone.story());

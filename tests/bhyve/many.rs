@@ -96,9 +96,7 @@ fn a_monitor_with_several_processors_ends_from_outside() {
         let mut zone = Zone::new(version, 6);
         zone.cpus = 4;
         zone.install(&program(4, &SPIN, |code| code.emit(&SPIN, ())), &[]);
-        let mut monitor = zone.start();
-        monitor.begin();
-        monitor.hears("all");
+        let monitor = zone.start_until("all");
         monitor.ask("quit");
         assert_eq!(monitor.end().code, Some(0), "{}", zone.story());
         assert!(zone.machines().is_empty(), "{}", zone.story());

@@ -150,6 +150,14 @@ impl Zone {
         Monitor { zone: self, child, lines: None, events: Vec::new() }
     }
 
+    /// Starts a monitor whose guest runs, and has said something.
+    pub fn start_until(&self, text: &str) -> Monitor<'_> {
+        let mut monitor = self.start();
+        monitor.begin();
+        monitor.hears(text);
+        monitor
+    }
+
     /// Starts a monitor whose guest runs to its end.
     pub fn run(&self) -> Ended {
         let mut monitor = self.start();
